@@ -1,0 +1,117 @@
+# Everything runs from the project root. Settings such as PORT, DATABASE_URL and REDIS_URL pass
+# through the environment: PORT=9000 make dev
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# uv is installed by pip into the tree: Debian's python3 has neither venv nor a writable prefix.
+UV_VERSION := 0.13.9
+UV := .gapless/tools/bin/uv
+BIN := .venv/bin
+# Two workers: more only queue for the processors of a small machine.
+PYTEST := $(BIN)/pytest -n 2 backend/tests
+LINTED := backend $(wildcard benchmarks)
+RUFF_CONFIG := --config backend/pyproject.toml
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate --python-version 3.11 --extra embedded pyproject.toml
+TEST_PACKAGES := chromium nginx haproxy libfaketime
+# Wanted where Debian has them.
+OPTIONAL_TEST_PACKAGES := libnginx-mod-nchan
+
+# `make dev` needs no test tools, and a tree that has them keeps them.
+ifneq ($(wildcard .venv/.dev-synced),)
+LOCK := backend/requirements-dev.lock
+else
+LOCK := backend/requirements.lock
+endif
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.PHONY: dev
+dev: .venv/.synced ## Start the server with its own PostgreSQL and Valkey
+	@# exec: a child of make would outlive a killed make
+	@exec $(BIN)/gapless dev
+
+.PHONY: test
+test: lint ## Lint, check types, run every test
+	@code=0; $(PYTEST) || code=$$?; \
+	if [ $$code -eq 5 ]; then echo "make test: no test ran."; fi; exit $$code
+
+.PHONY: lint
+lint: .venv/.dev-synced ## Check style and types
+	$(BIN)/ruff check $(RUFF_CONFIG) $(LINTED)
+	$(BIN)/ruff format --check $(RUFF_CONFIG) $(LINTED)
+	cd backend && ../$(BIN)/mypy
+
+.PHONY: format
+format: .venv/.dev-synced ## Rewrite the Python files in the one style
+	$(BIN)/ruff check --fix-only $(RUFF_CONFIG) $(LINTED)
+	$(BIN)/ruff format $(RUFF_CONFIG) $(LINTED)
+
+.PHONY: lock
+lock: $(UV) ## Write the lock files anew (UPGRADE=--upgrade for newer versions)
+	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --output-file requirements.lock > /dev/null
+	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --group dev --constraint requirements.lock \
+		--output-file requirements-dev.lock > /dev/null
+	@# A lock file that names a download address ties every user to one network.
+	@if grep -n '://' backend/*.lock; then echo "make lock: an address got into a lock file."; exit 1; fi
+
+.PHONY: test-deps
+test-deps: ## Install what the browser, proxy and clock tests use (Debian; root or sudo)
+	@missing=(); optional=""; for package in $(TEST_PACKAGES); do \
+		dpkg -s "$$package" > /dev/null 2>&1 || missing+=("$$package"); done; \
+	for package in $(OPTIONAL_TEST_PACKAGES); do \
+		dpkg -s "$$package" > /dev/null 2>&1 || optional+=" $$package"; done; \
+	if [ $${#missing[@]} -eq 0 ] && [ -z "$${optional:-}" ]; then exit 0; fi; \
+	if ! command -v apt-get > /dev/null; then \
+		echo "make test-deps: no apt-get here. Install these yourself: $(TEST_PACKAGES)"; exit 1; fi; \
+	if [ "$$(id -u)" -eq 0 ]; then as_root=(env); \
+	elif command -v sudo > /dev/null; then as_root=(sudo env); \
+	else echo "make test-deps: neither root nor sudo. Ask an administrator for: $(TEST_PACKAGES)"; exit 1; fi; \
+	"$${as_root[@]}" apt-get update -qq; \
+	for package in $${optional:-}; do \
+		if apt-cache show "$$package" > /dev/null 2>&1; then missing+=("$$package"); fi; done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		"$${as_root[@]}" DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq -y --no-install-recommends "$${missing[@]}"; fi
+
+.PHONY: clean
+clean: ## Remove the environment and caches; keeps the data in .gapless/
+	rm -rf .venv .gapless/tools dist backend/dist
+	find . -name node_modules -prune -o \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache \
+		-o -name .pytest_cache -o -name .hypothesis \) -print0 | xargs -0 rm -rf
+
+# uv pip sync removes what is not in the lock, the editable install too, which therefore follows it.
+define sync
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(1)
+	@$(UV) pip install --quiet --no-deps --python $(BIN)/python --editable backend
+endef
+
+.venv/.synced: $(LOCK) backend/pyproject.toml | $(BIN)/python
+	$(call sync,$(LOCK))
+	@touch $@
+
+.venv/.dev-synced: backend/requirements-dev.lock backend/pyproject.toml | $(BIN)/python
+	$(call sync,backend/requirements-dev.lock)
+	@touch $@ .venv/.synced
+
+$(BIN)/python: | $(UV)
+	@$(UV) venv --quiet --allow-existing --no-python-downloads --python "$$(command -v python3)" .venv
+
+$(UV):
+	@command -v python3 > /dev/null || { echo "Gapless needs Python 3.11 or newer as python3."; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Gapless needs Python 3.11 or newer; $$(command -v python3) is $$(python3 -V)."; exit 1; }
+	@mkdir -p $(dir $@)
+	@if python3 -m pip --version > /dev/null 2>&1; then \
+		python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+			--target .gapless/tools --upgrade uv==$(UV_VERSION); \
+	elif command -v uv > /dev/null; then \
+		ln -sf "$$(command -v uv)" $@; \
+	else \
+		echo "This python3 has no pip: install it (on Debian: apt install python3-pip), or uv, and try again."; exit 1; \
+	fi

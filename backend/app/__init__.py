@@ -1,0 +1,3 @@
+"""Gapless: a self-hosted real-time messaging server."""
+
+__version__ = "0.1.0"

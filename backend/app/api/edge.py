@@ -1,0 +1,208 @@
+"""The outermost layer: every request and every response passes here, streams included.
+
+In this order: request id, Host, CORS, method, body, the app, and whatever the app let escape. It costs a
+stream nothing per event: `send` is wrapped for the start of the response only, and `scope` is handed on
+as it is, so that the stream endpoint finds the server's extensions.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+import structlog
+import uuid_utils.compat as uuid7
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import request_body
+from app.api.error_handlers import RenderedProblem, log_defect, problem_of, render
+from app.errors import ForbiddenError, GaplessError
+from app.observability import stats
+from app.origins import header_values, is_allowed_host, is_own_origin, normal_origin
+from app.settings import Settings
+
+API_PREFIX = "/api/v1"
+STREAM_PATH = f"{API_PREFIX}/messages/stream"
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+PROBE_PATHS = {"/health", "/ready"}  # an orchestrator asks by address, whatever ALLOWED_HOSTS says
+PREFLIGHT_HEADERS = [
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, content-type, last-event-id, x-request-id",
+    ),
+    (b"access-control-max-age", b"600"),
+]
+CONTENT_SECURITY_POLICY = b"default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")  # nothing that could break a header or a log line
+
+log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """ASGI middleware around the whole app: `Edge(app, settings)`."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        """Wrap `app`."""
+        self._app = app
+        self._allowed_hosts = settings.allowed_hosts
+        self._origins = frozenset(filter(None, map(normal_origin, settings.cors_origins)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; the lifespan goes straight through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        state = scope.setdefault("state", {})
+        state["request_id"] = _request_id(scope)
+        response = _Response(send, self._headers(scope), is_api=scope["path"].startswith("/api/"))
+        try:
+            await self._answer(scope, receive, response)
+        except request_body.GoneError:
+            response.status = 499  # what nginx calls a client that hung up; nothing is sent
+        except Exception as error:  # noqa: BLE001 - the last line: nothing may reach the server's own log
+            if not isinstance(error, GaplessError):
+                log_defect(error, scope)
+            # An answer that was begun cannot be taken back: the server cuts the connection.
+            if response.status is None:
+                await response.finish_with(_refusal(error, scope))
+        finally:
+            _record(scope, response.status, started_at)
+
+    async def _answer(self, scope: Scope, receive: Receive, response: _Response) -> None:
+        hosts = header_values(scope["headers"], b"host")
+        if not self._is_host_allowed(hosts) and scope["path"] not in PROBE_PATHS:
+            problem = render("invalid_request", scope, status=400, detail="This host is not served.")
+            await response.finish_with(problem)
+            return
+        headers = request_body.first_values(scope)
+        if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            await self._answer_preflight(scope, response)
+            return
+        if scope["method"] == "HEAD" and scope["path"] == STREAM_PATH:
+            problem = render("method_not_allowed", scope, headers=[("allow", "GET")])
+            await response.finish_with(problem)
+            return
+        if request_body.has_body(headers):
+            request_body.check_headers(headers)
+            receive = request_body.replay(await request_body.read_body(receive), receive)
+        await self._app(scope, receive, response.send)
+
+    def _is_host_allowed(self, hosts: list[str]) -> bool:
+        if not hosts:  # HTTP/1.0
+            return "*" in self._allowed_hosts
+        return len(hosts) == 1 and is_allowed_host(hosts[0], self._allowed_hosts)
+
+    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """Give what stands on every response, of any status."""
+        headers = [
+            (b"x-request-id", scope["state"]["request_id"].encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"vary", b"Origin"),
+        ]
+        origin = _origin(scope)
+        if origin in self._origins:
+            headers += [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-allow-credentials", b"true"),
+                (b"access-control-expose-headers", b"X-Request-ID, Retry-After"),
+            ]
+        return headers
+
+    async def _answer_preflight(self, scope: Scope, response: _Response) -> None:
+        origin = _origin(scope)
+        host = next(iter(header_values(scope["headers"], b"host")), None)
+        if origin not in self._origins and not is_own_origin(origin, host=host, scheme=scope["scheme"]):
+            raise ForbiddenError("This origin is not in CORS_ORIGINS.")
+        await response.send({"type": "http.response.start", "status": 204, "headers": list(PREFLIGHT_HEADERS)})
+        await response.send({"type": "http.response.body", "body": b""})
+
+
+class _Response:
+    """Adds headers to the start of a response and remembers its status."""
+
+    __slots__ = ("_headers", "_is_api", "_send", "send", "status")
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], *, is_api: bool) -> None:
+        self._send = send
+        self._headers = headers
+        self._is_api = is_api
+        self.status: int | None = None
+        self.send: Send = self._send_start
+
+    async def finish_with(self, problem: RenderedProblem) -> None:
+        for message in problem.messages:
+            await self.send(message)
+
+    async def _send_start(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = self._complete(list(message.get("headers", ())))
+        await self._send(message)
+
+    def _complete(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        present = {name.lower(): value for name, value in headers}
+        headers += (h for h in self._headers if h[0] == b"vary" or h[0] not in present)
+        if self._is_api and b"cache-control" not in present:
+            headers.append((b"cache-control", b"no-store"))
+        is_html = present.get(b"content-type", b"").startswith(b"text/html")
+        if is_html and b"content-security-policy" not in present:
+            headers.append((b"content-security-policy", CONTENT_SECURITY_POLICY))
+        return headers
+
+
+def _refusal(error: Exception, scope: Scope) -> RenderedProblem:
+    if isinstance(error, request_body.StalledBodyError):
+        # Closed: what the client sends later must not be read as its next request.
+        detail = request_body.StalledBodyError.__doc__
+        close = [("connection", "close")]
+        return render("invalid_request", scope, status=408, detail=detail, headers=close)
+    # After a 413 or 415 the rest of the body is thrown away by the server as it comes.
+    return problem_of(error, scope)
+
+
+def _request_id(scope: Scope) -> str:
+    given = header_values(scope["headers"], b"x-request-id")
+    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+        return given[0]
+    return str(uuid7.uuid7())
+
+
+def _origin(scope: Scope) -> str:
+    origins = header_values(scope["headers"], b"origin")
+    return origins[0] if len(origins) == 1 else ""
+
+
+def _record(scope: Scope, status: int | None, started_at: float) -> None:
+    """Count and log a request without query string, headers or body: tokens and texts are in those."""
+    route = _route_of(scope)
+    seconds = time.perf_counter() - started_at
+    # Labels are never the client's own words: each new one is a series for ever.
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    stats.requests.labels(method, route or "none", str(status)).inc()
+    if route != STREAM_PATH:  # a stream lasts for half an hour and says nothing of speed
+        stats.request_seconds.labels(route or "none").observe(seconds)
+    log.info(
+        "request",
+        method=method,
+        # Percent-encoded where no route is known: a line break in a path stays in its line.
+        path=route or scope.get("raw_path", b"")[:200].decode("latin-1"),
+        status=status,
+        ms=round(seconds * 1000, 1),
+        request_id=scope["state"]["request_id"],
+        user_id=scope["state"].get("user_id"),
+    )
+
+
+def _route_of(scope: Scope) -> str | None:
+    """Give the template of the route that answered, such as /api/v1/users/{user_id}."""
+    path: str = scope["path"]
+    if path == STREAM_PATH:
+        return path
+    template: str | None = getattr(scope.get("route"), "path", None)
+    # FastAPI's routes know themselves without the prefix that they were included with.
+    if template and path.startswith(f"{API_PREFIX}/") and not template.startswith(API_PREFIX):
+        return API_PREFIX + template
+    return template

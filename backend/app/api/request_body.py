@@ -1,0 +1,80 @@
+"""The body of a request is read before anything else happens: bounded in bytes and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import Message, Receive, Scope
+
+from app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaTypeError
+
+MAX_BODY_BYTES = 256 * 1024
+BODY_SECONDS = 10  # for the whole of it; the slowest phone sends 256 KB in that time
+
+
+class StalledBodyError(InvalidRequestError):
+    """The body did not arrive within 10 s."""
+
+
+class GoneError(Exception):
+    """The client hung up in the middle of its body: nobody is left to answer."""
+
+
+def has_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request announces a body (RFC 9112, 6.3): any other method may have one, too."""
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
+
+
+def check_headers(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse from the headers alone what cannot be accepted.
+
+    Raises UnsupportedMediaTypeError, PayloadTooLargeError. A page of another site can send a form or
+    text without asking first, but never application/json: this is also the defence against such pages.
+    """
+    if headers.get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}:
+        raise UnsupportedMediaTypeError
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
+        raise UnsupportedMediaTypeError
+    declared = headers.get(b"content-length", b"").strip()
+    if len(declared) > 18 or (declared.isdigit() and int(declared) > MAX_BODY_BYTES):  # noqa: PLR2004 - digits
+        raise PayloadTooLargeError
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Read the whole body, holding at most 256 KB and one chunk more.
+
+    Raises PayloadTooLargeError, StalledBodyError, GoneError.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise GoneError
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise PayloadTooLargeError
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise StalledBodyError from None
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Give the app a body that was read already; from then on what the client does next."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return receive_again
+
+
+def first_values(scope: Scope) -> dict[bytes, bytes]:
+    """Give the headers by name, the first of each."""
+    headers: list[Any] = scope["headers"]
+    return dict(reversed(headers))

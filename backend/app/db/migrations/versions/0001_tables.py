@@ -1,0 +1,15 @@
+"""The tables, and the functions that read and count."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Run the SQL file of the same name, as one script: a prepared statement would take only one command."""
+    sql = Path(__file__).parent.with_name("0001_tables.sql").read_text(encoding="utf-8")
+    connection = op.get_bind().connection.dbapi_connection
+    connection.run_async(lambda driver: driver.execute(sql))  # type: ignore[union-attr, no-any-return]

@@ -1,0 +1,168 @@
+"""The connections to PostgreSQL, each with a bound on everything it may wait for.
+
+Deadlines nest, so that the innermost one speaks first and the connection stays usable:
+lock 2 s < statement 3 s < command 4 s < request 5 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from app.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+CONNECT_SECONDS = 2
+ACQUIRE_SECONDS = 1.5
+COMMAND_SECONDS = 4
+ATTEMPTS = 3  # of a transaction that PostgreSQL itself asks to run again (40001, 40P01)
+
+SESSION_SETTINGS = {
+    "lock_timeout": "2000",
+    "statement_timeout": "3000",
+    "idle_in_transaction_session_timeout": "5000",
+    "jit": "off",  # compiling costs more than any statement here takes
+    "timezone": "UTC",
+}
+
+RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+# What means "not now" rather than "wrong": lost or refused connections, time-outs, a full disk.
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    *RETRYABLE,
+)
+
+
+class Database:
+    """A pool of connections that is opened once and survives PostgreSQL going away and coming back."""
+
+    def __init__(self, url: str, *, max_size: int = 10) -> None:
+        """Take the URL; `open` connects."""
+        self.url = url
+        self._max_size = max_size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the pool, waiting at most 5 s for what is in flight."""
+        if self._pool is None:
+            return
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def connect(self, **settings: str) -> asyncpg.Connection[asyncpg.Record]:
+        """Open a connection of one's own, outside the pool. Raises UnavailableError within 2 s."""
+        with_name = {"application_name": "gapless", **SESSION_SETTINGS, **settings}
+        try:
+            return await asyncpg.connect(
+                self.url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, server_settings=with_name
+            )
+        except UNAVAILABLE as error:
+            raise UnavailableError from error
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """Lend a connection. Raises UnavailableError when PostgreSQL does not answer in time."""
+        try:
+            pool = self._pool or await self._open()
+            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield connection
+        except UNAVAILABLE as error:
+            raise UnavailableError from error
+
+    async def transactions(self) -> AsyncGenerator[AbstractAsyncContextManager[Connection]]:
+        """Give a transaction, and another while PostgreSQL asks to run it again, three at most.
+
+            async for transaction in database.transactions():
+                async with transaction as connection:
+                    ...
+            # here it is committed
+
+        The body may run more than once, so it must not do anything that a rollback does not undo.
+        """
+        for attempt in range(ATTEMPTS):
+            outcome = _Attempt(self, last=attempt == ATTEMPTS - 1)
+            yield outcome
+            if outcome.is_done:
+                return
+            await asyncio.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - jitter
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run one statement on a connection of the pool and give its rows."""
+        async with self.acquire() as connection:
+            return await connection.fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
+        """Run one statement and give its first row."""
+        async with self.acquire() as connection:
+            return await connection.fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the statement selects
+        """Run one statement and give its first value."""
+        async with self.acquire() as connection:
+            return await connection.fetchval(sql, *arguments)
+
+    async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self.url,
+                    min_size=0,
+                    max_size=self._max_size,
+                    max_inactive_connection_lifetime=300,
+                    timeout=CONNECT_SECONDS,
+                    command_timeout=COMMAND_SECONDS,
+                    server_settings={"application_name": "gapless", **SESSION_SETTINGS},
+                )
+            return self._pool
+
+
+class _Attempt:
+    """One run of a transaction; swallows a request to run it again unless it is the last."""
+
+    def __init__(self, database: Database, *, last: bool) -> None:
+        self._database = database
+        self._last = last
+        self._transaction = self._begin()
+        self.is_done = False
+
+    async def __aenter__(self) -> Connection:
+        return await self._transaction.__aenter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        try:
+            await self._transaction.__aexit__(kind, error, trace)  # type: ignore[arg-type]
+        except UnavailableError as unavailable:
+            if isinstance(unavailable.__cause__, RETRYABLE) and not self._last:
+                return True
+            raise
+        self.is_done = True
+        return False
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[Connection]:
+        async with self._database.acquire() as connection, connection.transaction():
+            yield connection

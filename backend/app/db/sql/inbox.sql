@@ -1,0 +1,38 @@
+-- name: fetch_messages_after
+-- What came after a seq in each of many inboxes, with their heads, in one snapshot: one row per message,
+-- and one without a message where there is none to read. $1 user ids, $2 seqs, $3 page size, $4 the most
+-- messages that a replay may have.
+SELECT asked.ask, h.head, h.change, u.tokens_valid_after, current_epoch() AS database_epoch,
+       missed.seq AS inbox_seq, mine.user_id IS NOT NULL AS is_readable,
+       m.id, m.conversation_id, m.seq, m.rev, m.sender_id, m.sender_name, m.sender_avatar, m.client_message_id,
+       m.content, m.reply_to_id, m.created_at, m.edited_at, m.deleted_at, m.reactions
+FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (user_id, after_seq, ask)
+JOIN inbox_heads AS h ON h.user_id = asked.user_id
+JOIN users AS u ON u.id = asked.user_id
+LEFT JOIN LATERAL (
+    SELECT i.seq, i.message_id FROM inbox AS i
+    WHERE i.user_id = asked.user_id AND i.seq > asked.after_seq AND i.seq <= h.head
+      AND h.head - asked.after_seq <= $4
+    ORDER BY i.seq LIMIT $3
+) AS missed ON true
+LEFT JOIN message_states AS m ON m.id = missed.message_id
+LEFT JOIN members AS mine
+    ON mine.conversation_id = m.conversation_id AND mine.user_id = asked.user_id AND mine.joined_seq < m.seq
+ORDER BY asked.ask, missed.seq;
+
+-- name: fetch_heads
+-- The heads of many users: what the head check compares with what was delivered. $1 user ids.
+SELECT h.user_id, h.head, h.change, u.tokens_valid_after, current_epoch() AS database_epoch
+FROM inbox_heads AS h JOIN users AS u ON u.id = h.user_id
+WHERE h.user_id = ANY ($1::text[]);
+
+-- name: trim
+-- Removes what retention no longer keeps, from the low end, a bounded piece at a time; the newest entry of
+-- an inbox always stays. $1 days, $2 the most rows.
+DELETE FROM inbox AS i
+USING (
+    SELECT o.user_id, o.seq FROM inbox AS o JOIN inbox_heads AS h ON h.user_id = o.user_id
+    WHERE o.created_at < now() - make_interval(days => $1) AND o.seq < h.head
+    ORDER BY o.user_id, o.seq LIMIT $2
+) AS old
+WHERE i.user_id = old.user_id AND i.seq = old.seq;

@@ -1,0 +1,250 @@
+"""What crosses Redis and the wire, defined once: the payloads, and the frames that carry them.
+
+A frame is the bytes of one SSE event. The publisher puts exactly these bytes on a channel and a stream
+writes them to the socket untouched. What its first byte says is in `docs/protocol.md`, section 3.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+MAX_FRAME_BYTES = 64 * 1024
+NEWEST = 2**63 - 1  # a seq that nothing comes after: who asks for it is told the head alone
+MAX_REACTION_USER_IDS = 100  # of one message over all its emoji; keeps a frame under MAX_FRAME_BYTES
+LARGE_GROUP_MEMBERS = 100  # above: no typing, receipts to the reader alone, short conversation updates
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user as others see one."""
+
+    id: str
+    name: str | None
+    avatar_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """How many reacted with one emoji, and the first of them."""
+
+    emoji: str
+    count: int
+    user_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in its current state: the same object in REST, `new_message` and `message_edited`."""
+
+    id: UUID
+    conversation_id: UUID
+    seq: int
+    rev: int
+    sender: Person
+    client_message_id: UUID
+    content: str
+    reply_to_id: UUID | None
+    reactions: list[Reaction]
+    created_at: datetime
+    edited_at: datetime | None
+    deleted_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Message:
+        """Read a row of a query that selects the columns of `message_columns` (db/messages.py)."""
+        return cls(
+            id=row["id"],
+            conversation_id=row["conversation_id"],
+            seq=row["seq"],
+            rev=row["rev"],
+            sender=Person(row["sender_id"], row["sender_name"], row["sender_avatar"]),
+            client_message_id=row["client_message_id"],
+            content="" if row["deleted_at"] else row["content"],
+            reply_to_id=row["reply_to_id"],
+            reactions=reactions_from_json(row["reactions"]),
+            created_at=row["created_at"],
+            edited_at=row["edited_at"],
+            deleted_at=row["deleted_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member as the other members see one."""
+
+    id: str
+    name: str | None
+    avatar_url: str | None
+    role: str
+    last_read_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation as one reader sees it; `members` holds the first 20."""
+
+    id: UUID
+    kind: str
+    title: str | None
+    last_seq: int
+    rev: int
+    last_message: Message | None
+    unread: int
+    last_read_seq: int
+    role: str
+    muted_until: datetime | None
+    hidden: bool
+    member_count: int
+    members: list[Member]
+
+
+def reactions_from_json(text: str | None) -> list[Reaction]:
+    """Read what `message_reactions()` returns; past 100 user ids in a message only counts are kept."""
+    if text is None:
+        return []
+    reactions: list[Reaction] = []
+    room = MAX_REACTION_USER_IDS
+    for item in orjson.loads(text):
+        user_ids = item["user_ids"][:room]
+        room -= len(user_ids)
+        reactions.append(Reaction(item["emoji"], item["count"], user_ids))
+    return reactions
+
+
+def to_json(payload: object) -> bytes:
+    """Encode for the wire: times in RFC 3339 with `Z`, ids as strings, no line break anywhere."""
+    return orjson.dumps(payload, option=orjson.OPT_UTC_Z)
+
+
+@lru_cache(maxsize=200_000)
+def epoch_of(database_epoch: str, user_id: str) -> str:
+    """Name one history of one user's inbox: 12 characters, different for every user and every restore."""
+    digest = hashlib.blake2b(f"{database_epoch}\n{user_id}".encode(), digest_size=7).digest()
+    return base64.b32encode(digest).decode().lower()[:12]
+
+
+# --- Frames that are published -------------------------------------------------------------------
+
+
+def message_body(message: Message) -> bytes:
+    """Encode a message once for all its receivers; `message_frame` adds the one line that differs."""
+    return b"event: new_message\ndata: " + to_json(message) + b"\n\n"
+
+
+def message_frame(epoch: str, seq: int, body: bytes) -> bytes:
+    """Address an encoded message to the place `seq` of one user's inbox."""
+    return b"id: %b.%d\n%b" % (epoch.encode(), seq, body)
+
+
+def change_body(event: str, payload: object) -> bytes:
+    """Encode a counted change (edit, delete, reaction, conversation) once for all its receivers."""
+    return b"event: " + event.encode() + b"\ndata: " + to_json(payload) + b"\n\n"
+
+
+def change_frame(change: int, body: bytes) -> bytes:
+    """Number a change for one user: a comment, which browsers ignore and streams read."""
+    return b":%d\n%b" % (change, body)
+
+
+def ephemeral_frame(event: str, payload: object) -> bytes:
+    """Encode an event that is neither numbered nor missed: typing, receipts, own settings."""
+    return b"event: " + event.encode() + b"\ndata: " + to_json(payload) + b"\n\n"
+
+
+def close_control(valid_after: datetime) -> bytes:
+    """Tell every process to end a user's streams whose token was issued up to then. Never sent to a client."""
+    return b"!close %d" % int(valid_after.timestamp())
+
+
+PROBE_CONTROL = b"!probe "
+
+
+# --- Frames that a stream writes by itself -------------------------------------------------------
+
+
+def id_block(epoch: str, seq: int) -> bytes:
+    """Encode a cursor alone: browsers store it and dispatch nothing (WHATWG HTML, 9.2.6)."""
+    return b"id: %b.%d\n\n" % (epoch.encode(), seq)
+
+
+def retry_block(milliseconds: int) -> bytes:
+    """Tell the client how long to wait before it reconnects."""
+    return b"retry: %d\n\n" % milliseconds
+
+
+def connected_frame(payload: Mapping[str, object]) -> bytes:
+    """Acknowledge: from here on nothing addressed to the user is missed."""
+    return ephemeral_frame("connected", payload)
+
+
+def heartbeat_frame(server_time: datetime, head: int) -> bytes:
+    """Show that the stream lives, and up to where it has delivered."""
+    return ephemeral_frame("heartbeat", {"server_time": server_time, "head": head})
+
+
+def resync_frame(reason: str, scope: str, cursor: str) -> bytes:
+    """Say that continuity cannot be proven. `scope`: "changes" (ask `changes`) or "all" (reload)."""
+    return ephemeral_frame("resync", {"reason": reason, "scope": scope, "cursor": cursor})
+
+
+# --- Reading what came from Redis ----------------------------------------------------------------
+
+
+class Frame:
+    """A frame as it came from Redis, read once for all the streams that get it."""
+
+    __slots__ = ("_chunk", "epoch", "kind", "number", "raw")
+
+    def __init__(self, raw: bytes, kind: str, epoch: str = "", number: int = 0) -> None:
+        """Hold `raw`; `kind` is message, change, ephemeral or control; `number` its seq or change."""
+        self.raw = raw
+        self.kind = kind
+        self.epoch = epoch
+        self.number = number
+        self._chunk: bytes | None = None
+
+    @property
+    def chunk(self) -> bytes:
+        """The frame as one HTTP/1.1 chunk, encoded once for all receivers (RFC 9112, 7.1)."""
+        if self._chunk is None:
+            self._chunk = b"%x\r\n%b\r\n" % (len(self.raw), self.raw)
+        return self._chunk
+
+
+def parse_frame(raw: bytes) -> Frame | None:
+    """Read a frame; None for anything that `publisher.py` would not have written.
+
+    Redis is shared: a foreign payload must not be able to break the stream of a client, so a frame has
+    one blank line, at its end, no carriage return, no NUL, and no second `id:`.
+    """
+    if raw[:1] == b"!":
+        return Frame(raw, "control")
+    if len(raw) >= MAX_FRAME_BYTES or b"\r" in raw or b"\0" in raw or raw.find(b"\n\n") != len(raw) - 2:
+        return None
+    first, _, rest = raw.partition(b"\n")
+    if b"\nid" in raw or b"\nretry" in raw or not rest.startswith((b"event: ", b"data: ")):
+        return None
+    if first.startswith(b"id: "):
+        epoch, dot, number = first[4:].partition(b".")
+        if dot and _is_number(number) and epoch.isalnum() and len(epoch) <= 12:  # noqa: PLR2004 - cursor.py
+            return Frame(raw, "message", epoch.decode(), int(number))
+    elif first.startswith(b":") and _is_number(first[1:]):
+        return Frame(raw, "change", number=int(first[1:]))
+    elif first.startswith(b"event: ") and rest.startswith(b"data: "):
+        return Frame(raw, "ephemeral")
+    return None
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= 19  # noqa: PLR2004 - 2^63-1 has 19 digits

@@ -1,0 +1,213 @@
+"""uvicorn, with the two things Gapless needs of it: a way to the socket, and a drain.
+
+The way to the socket: a stream's frames are written by the Pub/Sub reader straight to the transport,
+chunk-encoded once for all receivers. The protocol offers itself to the stream endpoint as an ASGI scope
+extension; its own flow control decides who is behind.
+
+The drain: uvicorn waits for open streams before it runs the lifespan's shutdown, so the signal itself
+has to end them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from uvicorn._types import ASGIReceiveCallable, HTTPScope
+
+    from app.events import Frame
+
+WIRE_EXTENSION: Final = "gapless.wire"
+SEND_BUFFER_BYTES: Final = 128 * 1024
+USER_TIMEOUT_MS: Final = 30_000  # unacknowledged bytes: a vanished client is noticed (TCP_USER_TIMEOUT, RFC 5482)
+GRACEFUL_SECONDS: Final = 12
+KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual proxy keeps an idle connection: it closes first
+HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a request, to the end of its headers
+
+
+class GaplessProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which can hand its connection to a stream."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own signature
+        """Start without a stream."""
+        super().__init__(*args, **kwargs)
+        self._wire: TransportWire | None = None
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the stream at once: writing to a closed transport raises."""
+        self._stop_awaiting_headers()
+        if self._wire is not None:
+            self._wire.on_connection_lost()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Refuse a second request on a stream's connection: uvicorn would mark the wrong one as gone."""
+        if self._wire is not None:
+            self._wire.on_connection_lost()
+            self.transport.abort()
+        super().on_message_begin()
+        self._await_headers()
+        self.scope["extensions"] = {WIRE_EXTENSION: partial(self._open_wire, self.scope)}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its connection has just been cut."""
+        self._stop_awaiting_headers()
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Drop what comes on a connection that has just been cut."""
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Drop what comes on a connection that has just been cut."""
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def _open_wire(self, scope: HTTPScope) -> TransportWire:
+        if self.cycle.scope is not scope:  # a second request is waiting already
+            self.transport.abort()
+            raise ConnectionAbortedError
+        self._wire = TransportWire(self, self.cycle)
+        return self._wire
+
+    def _await_headers(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up_headers)
+
+    def _stop_awaiting_headers(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _give_up_headers(self) -> None:
+        # Bytes that trickle in hold a descriptor each: uvicorn has no time-out of its own here.
+        self._header_timer = None
+        self.transport.abort()
+
+
+class TransportWire:
+    """A stream's way to its client: uvicorn's transport. Implements the port `Wire`."""
+
+    __slots__ = ("_cycle", "_is_open", "_protocol", "_transport")
+
+    def __init__(self, protocol: GaplessProtocol, cycle: RequestResponseCycle) -> None:
+        """Take the connection over; the response's head has been, or will be, sent through ASGI."""
+        self._protocol = protocol
+        self._cycle = cycle
+        self._transport = protocol.transport
+        self._is_open = True
+        raw_socket = self._transport.get_extra_info("socket")
+        if raw_socket is not None and raw_socket.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+                raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    def write(self, data: bytes, frame: Frame | None = None) -> None:
+        """Write whole events. Does nothing once the stream has ended or the connection is gone."""
+        if not self._is_open or self._transport.is_closing():
+            return
+        try:
+            self._transport.write(frame.chunk if frame is not None else b"%x\r\n%b\r\n" % (len(data), data))
+        except RuntimeError:  # uvloop: closed between the look and the write
+            self._is_open = False
+
+    def is_full(self) -> bool:
+        """Whether the transport holds more than its high-water mark (64 KB)."""
+        return self._protocol.flow.write_paused
+
+    async def drained(self) -> bool:
+        """Wait until the client has read; false when the connection has ended."""
+        await self._protocol.flow.drain()
+        return self._is_open and not self._transport.is_closing()
+
+    def end(self, abort_after_seconds: float) -> None:
+        """Let the endpoint finish the response; cut the connection if that takes too long."""
+        if self._is_open:
+            self._is_open = False
+            self._protocol.loop.call_later(abort_after_seconds, self._transport.abort)
+        self._cycle.message_event.set()  # wakes the endpoint out of `receive`
+
+    async def until_closed(self, receive: ASGIReceiveCallable) -> None:
+        """Wait until the client goes or the stream ends."""
+        while self._is_open and (await receive())["type"] != "http.disconnect":
+            pass
+
+    def on_connection_lost(self) -> None:
+        """Write nothing more: on a proxy's connection it would be the next response."""
+        self._is_open = False
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which drains streams on SIGTERM and SIGINT and then exits with 0."""
+
+    def __init__(self, config: uvicorn.Config, *, on_drain: Callable[[], None]) -> None:
+        """Call `on_drain` on the event loop at the first signal."""
+        super().__init__(config)
+        self._on_drain = on_drain
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop that signals must reach."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain. A second Ctrl-C does not wait."""
+        del frame
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        elif not self.should_exit:
+            self.should_exit = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._on_drain)
+        # uvicorn would raise the signal again at the end: the exit code would tell of a failure.
+
+
+def configure(app: Any, *, host: str, port: int, trusted_proxies: tuple[str, ...]) -> uvicorn.Config:  # noqa: ANN401
+    """Make uvicorn's configuration; `app` is the ASGI application."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=GaplessProtocol,
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=list(trusted_proxies),
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        backlog=4096,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a socket that several workers can accept from. Raises OSError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.set_inheritable(True)
+    return listener

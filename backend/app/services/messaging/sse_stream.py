@@ -1,0 +1,433 @@
+"""One SSE stream: replay, order, gap repair. It never leaves a hole: it fills it or says `resync`.
+
+A stream is fed by the Pub/Sub reader (`on_frame`) and writes straight to its wire. While it reads from
+PostgreSQL, or waits for a late frame, or for a client that is behind, live frames queue up to 64 KB;
+past that they are forgotten, because PostgreSQL has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from app import events
+from app.errors import UnavailableError
+from app.inbox import MAX_MISSED
+from app.observability import stats
+from app.services.messaging.cursor import Cursor, Verdict, judge
+
+if TYPE_CHECKING:
+    from app.events import Frame
+    from app.inbox import Missed
+    from app.services.messaging.stream_ports import StreamOwner, Wire
+
+MAX_QUEUE_BYTES: Final = 64 * 1024
+PAGE_BYTES: Final = 32 * 1024  # written at once; below the transport's high-water mark
+DRAIN_SECONDS: Final = 10.0  # a client that does not read a page in this time is slow
+LATE_FRAME_SECONDS: Final = 0.05  # two processes may publish 8 before 7
+ABORT_SECONDS: Final = 5.0  # after its end a connection is cut, whatever is unread
+RETRY_READ_SECONDS: Final = 0.5  # between attempts to read from a PostgreSQL that does not answer
+RETRY_MS: Final = (1000, 4000)
+
+_log = structlog.get_logger(__name__)
+
+
+class _State(Enum):
+    OPENING = auto()  # nothing written yet; frames queue
+    CATCHING_UP = auto()  # a task reads and writes; frames queue
+    LIVE = auto()
+    WAITING = auto()  # for a late frame; frames queue
+    ENDED = auto()
+
+
+class _DisconnectedError(Exception):
+    """The client has gone."""
+
+
+class Stream:
+    """What one client has been sent, and what comes next."""
+
+    __slots__ = (
+        "_changes_missed",
+        "_must_read",
+        "_owner",
+        "_queue",
+        "_queue_bytes",
+        "_state",
+        "_timer",
+        "_wire",
+        "change",
+        "ends_at",
+        "epoch",
+        "issued_at",
+        "seq",
+        "slice_number",
+        "subscribed",
+        "user_id",
+    )
+
+    def __init__(
+        self, user_id: str, wire: Wire, *, owner: StreamOwner, issued_at: datetime | None, ends_at: float
+    ) -> None:
+        """Serve `user_id` on `wire` until the loop's time `ends_at`; `issued_at` is the token's."""
+        self.user_id = user_id
+        self.issued_at = issued_at
+        self.ends_at = ends_at
+        self.epoch = ""
+        self.seq = 0
+        self.change = 0
+        self.slice_number = 0
+        self.subscribed: asyncio.Event | None = asyncio.Event()  # None once nobody waits for it
+        self._wire = wire
+        self._owner = owner
+        self._state = _State.OPENING
+        self._queue: list[Frame] = []
+        self._queue_bytes = 0
+        self._must_read = False  # PostgreSQL may have something that the queue has not
+        self._changes_missed: str | None = None  # why changes may have been missed as well
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """Up to where the client has been served."""
+        return Cursor(self.epoch, self.seq)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames go straight through."""
+        return self._state is _State.LIVE
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will be written any more."""
+        return self._state is _State.ENDED
+
+    # --- Opening and ending ----------------------------------------------------------------------
+
+    async def open(self, last: Cursor | None, missed: Missed, *, heartbeat_seconds: float) -> None:
+        """Acknowledge, replay what was missed since `last`, and go live.
+
+        `missed` is the snapshot that followed the acknowledged subscription. A client that does not read
+        ends the stream; a PostgreSQL that stops answering delays it.
+        """
+        self._state = _State.CATCHING_UP
+        self.epoch = events.epoch_of(missed.database_epoch, self.user_id)
+        self.change = missed.change
+        reason = _why_broken(last, self.epoch, missed) if last is not None else None
+        self.seq = last.seq if last is not None and reason is None else missed.head
+        self._wire.write(events.retry_block(random.randint(*RETRY_MS)))  # noqa: S311 - jitter
+        if reason is None:
+            self._wire.write(events.id_block(self.epoch, self.seq))
+        connected = {
+            "user_id": self.user_id,
+            "cursor": str(self.cursor),
+            "recovered": last is not None and reason is None,
+            "replayed": missed.head - self.seq,
+            "heartbeat_seconds": heartbeat_seconds,
+            "server_time": datetime.now(UTC),
+        }
+        self._wire.write(events.connected_frame(connected))
+        if reason is not None:
+            self._resync_all(reason, missed)
+        await self._catch_up(missed)
+
+    def end(self, reason: str, *, retry_ms: int | None = None) -> None:
+        """Leave the fan-out and finish the response, in one step; idempotent."""
+        if self._state is _State.ENDED:
+            return
+        self._state = _State.ENDED
+        self._cancel_timer()
+        self._forget_queue()
+        stats.streams_closed[reason] += 1
+        self._owner.release(self)
+        if retry_ms is not None and not self._wire.is_full():
+            self._wire.write(events.retry_block(retry_ms))
+        self._wire.end(ABORT_SECONDS)
+
+    # --- What comes in ---------------------------------------------------------------------------
+
+    def on_frame(self, frame: Frame) -> None:
+        """Take one live frame: write it, drop it, or queue it until its turn."""
+        is_live = self._state is _State.LIVE
+        if is_live and not self._wire.is_full():
+            if self._pass_on(frame):
+                return
+            self._wait_for_late_frame()
+        elif frame.kind == "control":
+            self._obey(frame)
+            return
+        elif self._state is _State.ENDED:
+            return
+        elif is_live:
+            self._start_catching_up()  # the client is behind
+        self._enqueue(frame)
+        if self._state is _State.WAITING and self._flush_queue():
+            self._go_live()
+
+    def on_subscribed(self) -> None:
+        """Read what was published before the channel was live. At the first time the opener waits for it."""
+        if self.subscribed is not None:
+            self.subscribed.set()
+            self.subscribed = None
+        else:
+            self.must_read(changes_missed="redis_reconnected")
+
+    def on_error(self) -> None:
+        """Something in this stream failed: end it, its cursor heals it."""
+        self.end("error")
+
+    def must_read(self, *, changes_missed: str | None = None) -> None:
+        """Read from PostgreSQL what has been missed; `changes_missed` says why changes may be among it."""
+        self._must_read = True
+        self._changes_missed = changes_missed or self._changes_missed
+        if self._state in (_State.LIVE, _State.WAITING):
+            self._start_catching_up()
+
+    def missed_change(self, change: int) -> None:
+        """Take note of a change that the database has and this stream never saw."""
+        if change > self.change and self._state is _State.LIVE:
+            self._resync_changes("change_missed", change)
+
+    def beat(self, now: datetime) -> None:
+        """Write a heartbeat, unless the client is behind with what it has."""
+        if self._state is _State.LIVE and self._wire.is_full():
+            self._start_catching_up()  # ends the stream if it stays so
+        elif self._state is not _State.OPENING and not self._wire.is_full():
+            self._wire.write(events.heartbeat_frame(now, self.seq))
+
+    def end_if_revoked(self, valid_after: datetime | None) -> None:
+        """End the stream if its token was issued at `valid_after`, in whole seconds, or before."""
+        if valid_after is not None and self.issued_at is not None and self.issued_at <= valid_after.replace(microsecond=0):
+            self.end("revoked")
+
+    def _obey(self, frame: Frame) -> None:
+        """Carry out a control frame: `!close <valid_after>`."""
+        command, _, argument = frame.raw.partition(b" ")
+        if command == b"!close" and argument.isdigit() and len(argument) < 12:  # noqa: PLR2004 - a time, in seconds
+            self.end_if_revoked(datetime.fromtimestamp(int(argument), UTC))
+
+    # --- Order -----------------------------------------------------------------------------------
+
+    def _pass_on(self, frame: Frame) -> bool:
+        """Deliver or drop a frame; false when it is not its turn."""
+        if frame.kind == "message":
+            verdict = judge(self.epoch, self.seq, frame.epoch, frame.number)
+            if verdict is Verdict.DELIVER:
+                self.seq = frame.number
+        elif frame.kind == "change":
+            verdict = judge("", self.change, "", frame.number)
+            if verdict is Verdict.DELIVER:
+                self.change = frame.number
+        elif frame.kind == "control":
+            self._obey(frame)
+            return True
+        else:
+            verdict = Verdict.DELIVER
+        if verdict is Verdict.DELIVER:
+            self._wire.write(frame.raw, frame)
+            stats.frames_delivered += 1
+            return True
+        return verdict is Verdict.DUPLICATE
+
+    def _enqueue(self, frame: Frame) -> None:
+        if frame.kind == "ephemeral" and self._wire.is_full():
+            stats.ephemeral_dropped += 1
+            return
+        if self._queue_bytes + len(frame.raw) > MAX_QUEUE_BYTES:
+            self._forget_queue()
+            self._must_read = True
+            self._changes_missed = "overflow"
+        self._queue.append(frame)
+        self._queue_bytes += len(frame.raw)
+
+    def _forget_queue(self) -> None:
+        self._queue = []
+        self._queue_bytes = 0
+
+    def _flush_queue(self) -> bool:
+        """Write what is in order, up to a page; true when nothing is left."""
+        written_bytes = 0
+        is_moving = True
+        while is_moving and written_bytes < PAGE_BYTES:
+            is_moving = False
+            kept: list[Frame] = []
+            for place, frame in enumerate(self._queue):
+                if written_bytes >= PAGE_BYTES:
+                    kept.extend(self._queue[place:])
+                    break
+                if self._pass_on(frame):
+                    is_moving = True  # what was kept before may follow now
+                    written_bytes += len(frame.raw)
+                else:
+                    kept.append(frame)
+            self._queue = kept
+        self._queue_bytes = sum(len(frame.raw) for frame in self._queue)
+        return not self._queue
+
+    def _wait_for_late_frame(self) -> None:
+        self._state = _State.WAITING
+        self._timer = asyncio.get_running_loop().call_later(LATE_FRAME_SECONDS, self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        self._timer = None
+        if self._state is _State.WAITING:
+            self._start_catching_up()
+
+    def _go_live(self) -> None:
+        self._cancel_timer()
+        if self._state is not _State.ENDED:
+            self._state = _State.LIVE
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- Catching up -----------------------------------------------------------------------------
+
+    def _start_catching_up(self) -> None:
+        self._cancel_timer()
+        self._state = _State.CATCHING_UP
+        self._owner.spawn(self._catch_up())
+
+    async def _catch_up(self, missed: Missed | None = None) -> None:
+        """Bring the client up to date and go live. One at a time per stream."""
+        try:
+            if missed is not None:
+                await self._replay(missed)
+            while not await self._settle():
+                pass
+            self._go_live()
+        except TimeoutError:
+            stats.slow_clients_closed += 1
+            self.end("slow")
+        except _DisconnectedError:
+            self.end("disconnected")
+        except Exception:
+            _log.exception("stream_failed")
+            self.end("error")
+
+    async def _settle(self) -> bool:
+        """One step towards live: drain, write what is in order, else read. True when there is nothing to do."""
+        await self._drained()
+        if self._must_read:
+            await self._read()
+            return False
+        if self._flush_queue():
+            return not self._wire.is_full()
+        changes = [frame.number for frame in self._queue if frame.kind == "change"]
+        if changes and min(changes) > self.change + 1:
+            self._resync_changes("change_missed", min(changes) - 1)
+        elif all(self._is_early(frame) for frame in self._queue):
+            stats.gaps_repaired += 1
+            await self._read()
+        return False
+
+    def _is_early(self, frame: Frame) -> bool:
+        """Whether a message's turn has not come, or will not come in this epoch."""
+        if frame.kind != "message":
+            return False
+        return judge(self.epoch, self.seq, frame.epoch, frame.number) in (Verdict.GAP, Verdict.RESYNC)
+
+    async def _read(self) -> None:
+        """Read what was missed and write it; then drop what PostgreSQL does not know of."""
+        known = [frame for frame in self._queue if frame.kind == "message"]
+        self._must_read = False
+        changes_missed, self._changes_missed = self._changes_missed, None
+        missed = await self._fetch()
+        if missed is None:
+            self._must_read, self._changes_missed = True, changes_missed or self._changes_missed
+            return
+        epoch = events.epoch_of(missed.database_epoch, self.user_id)
+        reason = _why_broken(self.cursor, epoch, missed)
+        if reason is not None:
+            self.epoch = epoch
+            self._resync_all(reason, missed)
+        else:
+            if changes_missed is not None:
+                self._resync_changes(changes_missed, max(self.change, missed.change))
+            await self._replay(missed)
+        # A message is published after its commit: what was queued before this read and is not in it was
+        # never sent by a Gapless server.
+        forged = {id(frame) for frame in known if frame.epoch != self.epoch or frame.number > self.seq}
+        if forged:
+            stats.frames_dropped += len(forged)
+            self._queue = [frame for frame in self._queue if id(frame) not in forged]
+
+    async def _replay(self, missed: Missed) -> None:
+        """Write the missed messages in pages; each is written when the one before has drained."""
+        while self.seq < missed.head:
+            expected = min(missed.page_size, missed.head - self.seq)
+            if len(missed.messages) < expected:
+                self._resync_all("retention", missed)
+                return
+            page: list[bytes] = []
+            for seq, message in missed.messages:
+                if message is None:
+                    page.append(events.id_block(self.epoch, seq))
+                else:
+                    page.append(events.message_frame(self.epoch, seq, events.message_body(message)))
+                if seq == missed.messages[-1][0] or sum(map(len, page)) >= PAGE_BYTES:
+                    self._wire.write(b"".join(page))
+                    self.seq = seq
+                    stats.messages_replayed += len(page)
+                    page = []
+                    await self._drained()
+            if self.seq < missed.head:
+                following = await self._fetch()
+                if following is None or events.epoch_of(following.database_epoch, self.user_id) != self.epoch:
+                    self._must_read = True
+                    return
+                missed = following
+
+    async def _fetch(self) -> Missed | None:
+        """Read what came after the cursor; None, after a pause, when PostgreSQL does not answer."""
+        try:
+            missed = await self._owner.fetch_messages_after(self.user_id, self.seq)
+        except UnavailableError:
+            missed = None
+            await asyncio.sleep(RETRY_READ_SECONDS)
+        if self.has_ended:
+            raise _DisconnectedError
+        return missed
+
+    async def _drained(self) -> None:
+        """Wait for the client. Raises TimeoutError when it does not read, _DisconnectedError when it is gone."""
+        if self._wire.is_full():
+            async with asyncio.timeout(DRAIN_SECONDS):
+                if not await self._wire.drained():
+                    raise _DisconnectedError
+        if self.has_ended:
+            raise _DisconnectedError
+
+    # --- What the client is told -----------------------------------------------------------------
+
+    def _resync_all(self, reason: str, missed: Missed) -> None:
+        """Say that the client must reload, and only then move its cursor: a cut in between says it again."""
+        self.seq = missed.head
+        self.change = missed.change
+        stats.resyncs[reason] += 1
+        self._wire.write(events.resync_frame(reason, "all", str(self.cursor)))
+        self._wire.write(events.id_block(self.epoch, self.seq))
+
+    def _resync_changes(self, reason: str, change: int) -> None:
+        """Say that an edit, delete, reaction or conversation change was missed: the client asks `changes`."""
+        self.change = change
+        stats.resyncs[reason] += 1
+        self._wire.write(events.resync_frame(reason, "changes", str(self.cursor)))
+
+
+def _why_broken(last: Cursor, epoch: str, missed: Missed) -> str | None:
+    """Give the reason why a replay from `last` cannot be proven complete; None when it can."""
+    if last.epoch != epoch:
+        return "epoch"
+    if last.seq > missed.head:
+        return "ahead"
+    if missed.head - last.seq > MAX_MISSED:
+        return "too_far_behind"
+    return None
