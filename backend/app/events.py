@@ -11,13 +11,13 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-    from uuid import UUID
 
 MAX_FRAME_BYTES = 64 * 1024
 NEWEST = 2**63 - 1  # a seq that nothing comes after: who asks for it is told the head alone
@@ -124,7 +124,13 @@ def reactions_from_json(text: str | None) -> list[Reaction]:
 
 def to_json(payload: object) -> bytes:
     """Encode for the wire: times in RFC 3339 with `Z`, ids as strings, no line break anywhere."""
-    return orjson.dumps(payload, option=orjson.OPT_UTC_Z)
+    return orjson.dumps(payload, default=_plain, option=orjson.OPT_UTC_Z)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, UUID):  # asyncpg reads ids into a subclass, which orjson does not take for one
+        return str(value)
+    raise TypeError
 
 
 @lru_cache(maxsize=200_000)

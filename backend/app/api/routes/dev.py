@@ -25,7 +25,8 @@ TOKEN_LIFETIME = timedelta(hours=12)
 
 def is_offered(settings: Settings) -> bool:
     """Whether main.py mounts these routes at all."""
-    return not settings.is_production and is_loopback_host(settings.host)
+    is_loopback = is_loopback_host(settings.host) or is_loopback_address(settings.host)  # ::1
+    return is_loopback and not settings.is_production
 
 
 async def require_local_page(request: Request) -> None:

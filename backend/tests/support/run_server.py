@@ -1,0 +1,59 @@
+"""Runs one real server process from the environment: what `gapless serve` does, plus failpoints.
+
+Failpoints exist here and nowhere in the product: FAILPOINT names a step of the send path and what
+happens there: `before_publish:kill`, `before_publish:sleep=3`, `before_commit:sleep=1`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from app import server
+from app.main import Gapless
+from app.observability import configure_logging
+from app.services.messaging.publisher import Publisher
+from app.settings import Settings
+
+
+def main() -> None:
+    settings = Settings()
+    configure_logging(settings.log_level, as_json=False)
+    _arm(os.environ.get("FAILPOINT", ""))
+    app = Gapless(settings)
+    config = server.configure(
+        app, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies
+    )
+    listener = server.listen(settings.host, settings.port)
+    sys.stdout.write(f"PORT {listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    server.Server(config, on_drain=app.begin_drain).run(sockets=[listener])
+
+
+def _arm(failpoint: str) -> None:
+    step, _, action = failpoint.partition(":")
+    if step == "before_publish":
+        publish = Publisher.new_message
+
+        def failing(self: Publisher, message, **kwargs) -> None:
+            _act(action)
+            publish(self, message, **kwargs)
+
+        Publisher.new_message = failing  # type: ignore[method-assign]
+    elif step:
+        sys.exit(f"unknown failpoint {step}")
+
+
+def _act(action: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action.startswith("sleep="):
+        time.sleep(float(action.removeprefix("sleep=")))
+    elif action != "drop":
+        sys.exit(f"unknown action {action}")
+
+
+if __name__ == "__main__":
+    main()
