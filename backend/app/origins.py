@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
+MAX_AUTHORITY_CHARACTERS = 260
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 
@@ -17,8 +19,25 @@ def header_values(headers: RawHeaders, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if key == name]
 
 
+def combined_headers(headers: RawHeaders) -> dict[str, str]:
+    """Give the headers by name, repeated ones joined by commas (RFC 9110, 5.2).
+
+    So a Host, an Origin or a Content-Type that comes twice is none that is known.
+    """
+    values: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        values[name] = f"{values[name]}, {value}" if name in values else value
+    return values
+
+
 def split_authority(text: str) -> tuple[str, int | None] | None:
     """Split `host[:port]`, in lower case; None for anything that is not exactly that."""
+    return _split(text) if len(text) <= MAX_AUTHORITY_CHARACTERS else None
+
+
+@lru_cache(maxsize=1024)  # one host, asked for with every request
+def _split(text: str) -> tuple[str, int | None] | None:
     match = _AUTHORITY.fullmatch(text.lower())
     if match is None:
         return None

@@ -9,22 +9,33 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import structlog
-import uuid_utils.compat as uuid7
+import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import request_body
-from app.api.error_handlers import RenderedProblem, log_defect, problem_of, render
+from app.api.error_handlers import Headers, RenderedProblem, log_defect, problem_of, render
 from app.errors import ForbiddenError, GaplessError
 from app.observability import stats
-from app.origins import header_values, is_allowed_host, is_own_origin, normal_origin
+from app.origins import combined_headers, is_allowed_host, is_own_origin, normal_origin
 from app.settings import Settings
 
 API_PREFIX = "/api/v1"
 STREAM_PATH = f"{API_PREFIX}/messages/stream"
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 PROBE_PATHS = {"/health", "/ready"}  # an orchestrator asks by address, whatever ALLOWED_HOSTS says
+STANDING_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"vary", b"Origin"),
+]
+CORS_HEADERS = [
+    (b"access-control-allow-credentials", b"true"),
+    (b"access-control-expose-headers", b"X-Request-ID, Retry-After"),
+]
 PREFLIGHT_HEADERS = [
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
     (
@@ -54,11 +65,12 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started_at = time.perf_counter()
-        state = scope.setdefault("state", {})
-        state["request_id"] = _request_id(scope)
-        response = _Response(send, self._headers(scope), is_api=scope["path"].startswith("/api/"))
+        headers = combined_headers(scope["headers"])
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        response = _Response(send, self._headers(headers, request_id), is_api=scope["path"].startswith("/api/"))
         try:
-            await self._answer(scope, receive, response)
+            await self._answer(scope, headers, receive, response)
         except request_body.GoneError:
             response.status = 499  # what nginx calls a client that hung up; nothing is sent
         except Exception as error:  # noqa: BLE001 - the last line: nothing may reach the server's own log
@@ -70,51 +82,37 @@ class Edge:
         finally:
             _record(scope, response.status, started_at)
 
-    async def _answer(self, scope: Scope, receive: Receive, response: _Response) -> None:
-        hosts = header_values(scope["headers"], b"host")
-        if not self._is_host_allowed(hosts) and scope["path"] not in PROBE_PATHS:
+    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive, response: _Response) -> None:
+        if not self._is_host_allowed(headers.get("host")) and scope["path"] not in PROBE_PATHS:
             problem = render("invalid_request", scope, status=400, detail="This host is not served.")
             await response.finish_with(problem)
-            return
-        headers = request_body.first_values(scope)
-        if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-            await self._answer_preflight(scope, response)
-            return
-        if scope["method"] == "HEAD" and scope["path"] == STREAM_PATH:
+        elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await self._answer_preflight(scope, headers, response)
+        elif scope["method"] == "HEAD" and scope["path"] == STREAM_PATH:
             problem = render("method_not_allowed", scope, headers=[("allow", "GET")])
             await response.finish_with(problem)
-            return
-        if request_body.has_body(headers):
-            request_body.check_headers(headers)
-            receive = request_body.replay(await request_body.read_body(receive), receive)
-        await self._app(scope, receive, response.send)
+        else:
+            if request_body.has_body(headers):
+                request_body.check_headers(headers)
+                receive = request_body.replay(await request_body.read_body(receive), receive)
+            await self._app(scope, receive, response.send)
 
-    def _is_host_allowed(self, hosts: list[str]) -> bool:
-        if not hosts:  # HTTP/1.0
+    def _is_host_allowed(self, host: str | None) -> bool:
+        if host is None:  # HTTP/1.0
             return "*" in self._allowed_hosts
-        return len(hosts) == 1 and is_allowed_host(hosts[0], self._allowed_hosts)
+        return is_allowed_host(host, self._allowed_hosts)
 
-    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+    def _headers(self, headers: Mapping[str, str], request_id: str) -> Headers:
         """Give what stands on every response, of any status."""
-        headers = [
-            (b"x-request-id", scope["state"]["request_id"].encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"vary", b"Origin"),
-        ]
-        origin = _origin(scope)
+        given = [(b"x-request-id", request_id.encode()), *STANDING_HEADERS]
+        origin = headers.get("origin")
         if origin in self._origins:
-            headers += [
-                (b"access-control-allow-origin", origin.encode("latin-1")),
-                (b"access-control-allow-credentials", b"true"),
-                (b"access-control-expose-headers", b"X-Request-ID, Retry-After"),
-            ]
-        return headers
+            given += [(b"access-control-allow-origin", origin.encode()), *CORS_HEADERS]
+        return given
 
-    async def _answer_preflight(self, scope: Scope, response: _Response) -> None:
-        origin = _origin(scope)
-        host = next(iter(header_values(scope["headers"], b"host")), None)
-        if origin not in self._origins and not is_own_origin(origin, host=host, scheme=scope["scheme"]):
+    async def _answer_preflight(self, scope: Scope, headers: Mapping[str, str], response: _Response) -> None:
+        origin = headers.get("origin", "")
+        if origin not in self._origins and not is_own_origin(origin, host=headers.get("host"), scheme=scope["scheme"]):
             raise ForbiddenError("This origin is not in CORS_ORIGINS.")
         await response.send({"type": "http.response.start", "status": 204, "headers": list(PREFLIGHT_HEADERS)})
         await response.send({"type": "http.response.body", "body": b""})
@@ -125,7 +123,7 @@ class _Response:
 
     __slots__ = ("_headers", "_is_api", "_send", "send", "status")
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], *, is_api: bool) -> None:
+    def __init__(self, send: Send, headers: Headers, *, is_api: bool) -> None:
         self._send = send
         self._headers = headers
         self._is_api = is_api
@@ -142,7 +140,7 @@ class _Response:
             message["headers"] = self._complete(list(message.get("headers", ())))
         await self._send(message)
 
-    def _complete(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _complete(self, headers: Headers) -> Headers:
         present = {name.lower(): value for name, value in headers}
         headers += (h for h in self._headers if h[0] == b"vary" or h[0] not in present)
         if self._is_api and b"cache-control" not in present:
@@ -163,16 +161,9 @@ def _refusal(error: Exception, scope: Scope) -> RenderedProblem:
     return problem_of(error, scope)
 
 
-def _request_id(scope: Scope) -> str:
-    given = header_values(scope["headers"], b"x-request-id")
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
-        return given[0]
-    return str(uuid7.uuid7())
-
-
-def _origin(scope: Scope) -> str:
-    origins = header_values(scope["headers"], b"origin")
-    return origins[0] if len(origins) == 1 else ""
+def _request_id(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
 
 
 def _record(scope: Scope, status: int | None, started_at: float) -> None:
@@ -181,9 +172,10 @@ def _record(scope: Scope, status: int | None, started_at: float) -> None:
     seconds = time.perf_counter() - started_at
     # Labels are never the client's own words: each new one is a series for ever.
     method = scope["method"] if scope["method"] in METHODS else "other"
-    stats.requests.labels(method, route or "none", str(status)).inc()
+    count, observe = _meters(method, route or "none", str(status))
+    count()
     if route != STREAM_PATH:  # a stream lasts for half an hour and says nothing of speed
-        stats.request_seconds.labels(route or "none").observe(seconds)
+        observe(seconds)
     log.info(
         "request",
         method=method,
@@ -194,6 +186,12 @@ def _record(scope: Scope, status: int | None, started_at: float) -> None:
         request_id=scope["state"]["request_id"],
         user_id=scope["state"].get("user_id"),
     )
+
+
+@lru_cache(maxsize=4096)  # looking up a series by its labels costs more than counting
+def _meters(method: str, route: str, status: str) -> tuple[Callable[[], None], Callable[[float], None]]:
+    count = stats.requests.labels(method, route, status)
+    return count.inc, stats.request_seconds.labels(route).observe
 
 
 def _route_of(scope: Scope) -> str | None:

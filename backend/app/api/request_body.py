@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
 
 from app.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaTypeError
 
@@ -22,24 +21,23 @@ class GoneError(Exception):
     """The client hung up in the middle of its body: nobody is left to answer."""
 
 
-def has_body(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request announces a body (RFC 9112, 6.3): any other method may have one, too."""
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
+def has_body(headers: Mapping[str, str]) -> bool:
+    """Whether a request announces a body (RFC 9112, 6.3), whatever its method."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip() != "0"
 
 
-def check_headers(headers: Mapping[bytes, bytes]) -> None:
+def check_headers(headers: Mapping[str, str]) -> None:
     """Refuse from the headers alone what cannot be accepted.
 
     Raises UnsupportedMediaTypeError, PayloadTooLargeError. A page of another site can send a form or
     text without asking first, but never application/json: this is also the defence against such pages.
     """
-    if headers.get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}:
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaTypeError
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/json":
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaTypeError
-    declared = headers.get(b"content-length", b"").strip()
-    if len(declared) > 18 or (declared.isdigit() and int(declared) > MAX_BODY_BYTES):  # noqa: PLR2004 - digits
+    declared = headers.get("content-length", "0").strip()
+    if len(declared) > 18 or (declared.isdecimal() and int(declared) > MAX_BODY_BYTES):  # noqa: PLR2004 - digits
         raise PayloadTooLargeError
 
 
@@ -72,9 +70,3 @@ def replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return receive_again
-
-
-def first_values(scope: Scope) -> dict[bytes, bytes]:
-    """Give the headers by name, the first of each."""
-    headers: list[Any] = scope["headers"]
-    return dict(reversed(headers))

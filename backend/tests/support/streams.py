@@ -51,6 +51,7 @@ class StreamClient:
 
     async def open(self, server: Server | None = None, *, receive_buffer: int | None = None) -> StreamClient:
         """Connect, with the cursor if there is one, and read the head of the response."""
+        self.cut()
         self.server = server or self.server
         query = urllib.parse.urlencode({"user_id": self.user})
         lines = [

@@ -50,7 +50,8 @@ DECLARE
 BEGIN
     PERFORM set_config('lock_timeout', p_lock_timeout_ms::text, true);
 
-    -- 1. Direct conversations that do not exist yet. A reply cannot open one, a repeated key must not.
+    -- 1. Direct conversations that do not exist yet. A reply cannot open one; a repeated key and a
+    -- revoked sender must not.
     IF array_remove(p_recipient_ids, NULL) <> '{}' THEN
         WITH made AS (
             INSERT INTO conversations (id, kind, direct_a, direct_b, created_by)
@@ -59,10 +60,13 @@ BEGIN
                 SELECT u.*, least(u.sender_id COLLATE "C", u.recipient_id COLLATE "C") AS direct_a,
                        greatest(u.sender_id COLLATE "C", u.recipient_id COLLATE "C") AS direct_b
                 FROM unnest(p_sender_ids, p_recipient_ids, p_client_message_ids, p_reply_to_ids,
-                            p_new_conversation_ids)
-                    WITH ORDINALITY AS u (sender_id, recipient_id, client_message_id, reply_to_id, new_id, item)
+                            p_new_conversation_ids, p_issued_ats)
+                    WITH ORDINALITY AS u (sender_id, recipient_id, client_message_id, reply_to_id, new_id,
+                                          issued_at, item)
             ) AS i
             WHERE i.recipient_id IS NOT NULL AND i.reply_to_id IS NULL
+              AND NOT EXISTS (SELECT FROM users AS u
+                              WHERE u.id = i.sender_id AND i.issued_at <= date_trunc('second', u.tokens_valid_after))
               AND EXISTS (SELECT FROM users AS u WHERE u.id = i.recipient_id)
               AND NOT EXISTS (SELECT FROM conversations AS c
                               WHERE c.direct_a = i.direct_a AND c.direct_b = i.direct_b)

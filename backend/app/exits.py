@@ -1,0 +1,57 @@
+"""How a command ends: exit codes that scripts can trust, and a sentence instead of a traceback."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pydantic import ValidationError
+
+from app.embedded_process import EmbeddedError
+from app.errors import GaplessError
+from app.startup import StartupError
+
+
+class Exit(IntEnum):
+    """The codes, from sysexits.h where it has one."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2  # click's own, for options that do not exist
+    UNAVAILABLE = 69  # the server or the database does not answer
+    REFUSED = 77  # the credential is not accepted
+    CONFIG = 78  # a setting is missing or not usable
+
+
+class CommandError(Exception):
+    """A command cannot go on; the message is what a person reads."""
+
+    def __init__(self, sentence: str, code: Exit = Exit.FAILED) -> None:
+        """End with `code` after printing `sentence`."""
+        super().__init__(sentence)
+        self.code = code
+
+
+def explain(error: BaseException) -> tuple[list[str], Exit] | None:
+    """Give the sentences and the exit code of a failure that was foreseen; None for a defect."""
+    match error:
+        case CommandError():
+            return [str(error)], error.code
+        case ValidationError():
+            return setting_sentences(error), Exit.CONFIG
+        case StartupError() | EmbeddedError():
+            return [str(error)], Exit.FAILED
+        case GaplessError():
+            return [f"PostgreSQL does not answer: {type(error.__cause__).__name__}."], Exit.UNAVAILABLE
+        case _:
+            return None
+
+
+def setting_sentences(error: ValidationError) -> list[str]:
+    """Say which settings are not usable, and why; never what they were set to."""
+    sentences = []
+    for problem in error.errors(include_input=False, include_url=False):
+        text = problem["msg"].removeprefix("Value error, ")
+        # A rule between settings has no place of its own, and names them in its sentence.
+        name = str(problem["loc"][0]).upper() if problem["loc"] else ""
+        sentences.append(f"{name}: {text[:1].lower()}{text[1:]}." if name else text)
+    return sentences
