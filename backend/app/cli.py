@@ -115,6 +115,7 @@ def token(
 def send(
     sender: Annotated[str, typer.Argument(metavar="USER", help="Who sends.")],
     text: Annotated[str, typer.Argument(help="What to say.")],
+    *,
     to: Annotated[str | None, typer.Option("--to", metavar="USER", help="To a user.")] = None,
     conversation: Annotated[UUID | None, typer.Option(help="Into a conversation.")] = None,
     key: Annotated[UUID | None, typer.Option(help="client_message_id: repeat it, and it is sent once.")] = None,
@@ -135,6 +136,7 @@ def send(
 @app.command()
 def tail(
     user: Annotated[str, typer.Argument(help="Whose stream.")],
+    *,
     cursor: Annotated[str | None, typer.Option(help="Begin after this cursor, with what was missed.")] = None,
     heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Print these, too.")] = False,
     url: Url = None,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    import asyncpg
+
 MAX_FRAME_BYTES = 64 * 1024
 NEWEST = 2**63 - 1  # a seq that nothing comes after: who asks for it is told the head alone
 MAX_REACTION_USER_IDS = 100  # of one message over all its emoji; keeps a frame under MAX_FRAME_BYTES
@@ -61,7 +63,7 @@ class Message:
     deleted_at: datetime | None
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Message:
+    def from_row(cls, row: Mapping[str, Any] | asyncpg.Record) -> Message:
         """Read a row of a query that selects the columns of `message_columns` (db/messages.py)."""
         return cls(
             id=row["id"],

@@ -7,7 +7,6 @@ import contextlib
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from fastapi import FastAPI
 
 from app import __version__, startup
@@ -18,6 +17,7 @@ from app.api.routes import conversations, dev, members, messages, probes, stream
 from app.auth import Authenticator
 from app.db.inbox import InboxReader
 from app.db.pool import Database
+from app.observability import log_defect
 from app.services.conversation_service import ConversationService
 from app.services.message_service import MessageService
 from app.services.messaging.heartbeat import Heartbeat
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 API_PREFIX: Final = "/api/v1"
 FLUSH_SECONDS: Final = 2.0  # for the last publishes of a process
-
-_log = structlog.get_logger(__name__)
 
 
 class Gapless:
@@ -56,7 +54,7 @@ class Gapless:
         for router in (messages, stream_credentials, conversations, members, users):
             self.api.include_router(router.router, prefix=API_PREFIX)
         self.api.include_router(probes.router)
-        if not settings.is_production:
+        if dev.is_offered(settings):
             self.api.include_router(dev.router)
         error_handlers.install(self.api)
         openapi.install(self.api, settings)
@@ -116,6 +114,7 @@ class Gapless:
             )
 
             authenticator = Authenticator(settings, signing_key)
+            stack.push_async_callback(authenticator.close)
             user_service = UserService(database, publisher)
             message_service = MessageService(database, publisher)
             stack.push_async_callback(message_service.send_queue.close)
@@ -150,8 +149,8 @@ async def _kept_running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[No
         while True:
             try:
                 await work()
-            except Exception:
-                _log.exception("background_work_failed")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on
+                log_defect("background_work_failed", error)
             await asyncio.sleep(1)
 
     task = asyncio.get_running_loop().create_task(keep())

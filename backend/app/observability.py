@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections import Counter as Tally
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,7 @@ _TALLIES = (
 )
 
 stats = Stats()
-registry.register(stats)  # type: ignore[arg-type] - a collector needs `collect` alone
+registry.register(stats)  # type: ignore[arg-type]  # a collector needs `collect` alone
 
 
 def metrics_text() -> bytes:
@@ -107,9 +108,24 @@ def metrics_text() -> bytes:
     return generate_latest(registry)
 
 
+def log_defect(event: str, error: BaseException, **fields: object) -> None:
+    """Log an unexpected error by its type and place.
+
+    Not by its text: PostgreSQL quotes the row it refused, Pydantic the value, and both hold messages.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    structlog.get_logger(__name__).error(
+        event,
+        error=type(error).__name__,
+        sqlstate=getattr(error, "sqlstate", None),
+        frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+        **fields,
+    )
+
+
 def configure_logging(level: str, *, as_json: bool) -> None:
     """Send every log line, uvicorn's too, to standard error: JSON in production, plain text at a desk."""
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -118,7 +134,11 @@ def configure_logging(level: str, *, as_json: bool) -> None:
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,  # first: a line that is not wanted costs nothing
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -141,5 +161,5 @@ def configure_logging(level: str, *, as_json: bool) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # it prints query strings
     # Their debug lines hold payloads, and their info lines say what ours say.
-    for name in ("asyncio", "alembic", "sqlalchemy", "uvicorn.error"):
+    for name in ("asyncio", "alembic", "httpx2", "sqlalchemy", "uvicorn.error"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -39,7 +39,7 @@ HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a requ
 class GaplessProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol, which can hand its connection to a stream."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own signature
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Start without a stream."""
         super().__init__(*args, **kwargs)
         self._wire: TransportWire | None = None
@@ -182,7 +182,7 @@ class Server(uvicorn.Server):
         # uvicorn would raise the signal again at the end: the exit code would tell of a failure.
 
 
-def configure(app: Any, *, host: str, port: int, trusted_proxies: tuple[str, ...]) -> uvicorn.Config:  # noqa: ANN401
+def configure(app: Any, *, host: str, port: int, trusted_proxies: tuple[str, ...]) -> uvicorn.Config:
     """Make uvicorn's configuration; `app` is the ASGI application."""
     return uvicorn.Config(
         app,

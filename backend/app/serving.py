@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
+import uvicorn
 
 from app import observability, server
 from app.exits import Exit, explain
@@ -56,9 +57,7 @@ def serve(settings: Settings, listener: socket.socket, *, number: int = 0, on_re
     observability.configure_logging(settings.log_level, as_json=settings.is_production)
     app = Gapless(settings)
     watched = _StartupWatch(app)
-    config = server.configure(
-        watched, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies
-    )
+    config = server.configure(watched, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
     running = _Server(config, on_drain=app.begin_drain, on_ready=on_ready)
     with _metrics(settings, number), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         try:
@@ -75,7 +74,7 @@ def serve(settings: Settings, listener: socket.socket, *, number: int = 0, on_re
 class _Server(server.Server):
     """Tells when it accepts."""
 
-    def __init__(self, config: server.uvicorn.Config, *, on_drain: Callable[[], None], on_ready: OnReady | None) -> None:
+    def __init__(self, config: uvicorn.Config, *, on_drain: Callable[[], None], on_ready: OnReady | None) -> None:
         super().__init__(config, on_drain=on_drain)
         self._on_ready = on_ready
         self._telling: asyncio.Future[None] | None = None

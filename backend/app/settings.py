@@ -84,7 +84,10 @@ class Settings(BaseSettings):
         10, ge=0.5, le=30, description="Pause between heartbeats; also the longest a lost notification goes unnoticed."
     )
     inbox_retention_days: int = Field(
-        90, ge=1, le=36_500, description="How long a client may be away and still be brought up to date from its cursor."
+        90,
+        ge=1,
+        le=36_500,
+        description="How long a client may be away and still be brought up to date from its cursor.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
 

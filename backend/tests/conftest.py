@@ -11,9 +11,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+
 from app.db.migrate import migrate
 from app.embedded import PostgresProcess, ValkeyProcess, start_postgres, start_valkey
-
 from tests.support.servers import Server
 from tests.support.streams import StreamClient
 

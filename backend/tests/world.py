@@ -99,9 +99,7 @@ class World:
         found: list[Message] = []
         before: int | None = None
         while True:
-            page = await self.conversations.list_messages(
-                user, conversation_id, before=before, after=None, limit=limit
-            )
+            page = await self.conversations.list_messages(user, conversation_id, before=before, after=None, limit=limit)
             found = page.items + found
             if page.next_cursor is None:
                 return found

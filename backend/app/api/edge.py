@@ -17,9 +17,9 @@ import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import request_body
-from app.api.error_handlers import Headers, RenderedProblem, log_defect, problem_of, render
+from app.api.error_handlers import Headers, RenderedProblem, problem_of, render, request_id_of
 from app.errors import ForbiddenError, GaplessError
-from app.observability import stats
+from app.observability import log_defect, stats
 from app.origins import combined_headers, is_allowed_host, is_own_origin, normal_origin
 from app.settings import Settings
 
@@ -75,7 +75,7 @@ class Edge:
             response.status = 499  # what nginx calls a client that hung up; nothing is sent
         except Exception as error:  # noqa: BLE001 - the last line: nothing may reach the server's own log
             if not isinstance(error, GaplessError):
-                log_defect(error, scope)
+                log_defect("unexpected_error", error, request_id=request_id_of(scope))
             # An answer that was begun cannot be taken back: the server cuts the connection.
             if response.status is None:
                 await response.finish_with(_refusal(error, scope))

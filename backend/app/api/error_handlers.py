@@ -6,22 +6,18 @@ to fail by its own content (a lone surrogate), or to carry markup.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.errors import FieldError, GaplessError, InvalidRequestError, UnavailableError
 from app.schemas.problems import PROBLEM_MEDIA_TYPE
-
-log = structlog.get_logger(__name__)
 
 STATUS_OF = {
     "invalid_request": 422,
@@ -135,21 +131,6 @@ def render(
 def request_id_of(scope: Mapping[str, Any]) -> str:
     """Give the id that the edge gave to a request."""
     return str(scope.get("state", {}).get("request_id", ""))
-
-
-def log_defect(error: BaseException, scope: Mapping[str, Any]) -> None:
-    """Log an unexpected error by its type and place.
-
-    Not by its text: PostgreSQL quotes the row it refused, Pydantic the value, and both hold messages.
-    """
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
-    log.error(
-        "unexpected_error",
-        request_id=request_id_of(scope),
-        error=type(error).__name__,
-        sqlstate=getattr(error, "sqlstate", None),
-        frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-    )
 
 
 def _problem_of_status(error: HTTPException, scope: Mapping[str, Any]) -> RenderedProblem:

@@ -52,7 +52,7 @@ def install(api: FastAPI, settings: Settings) -> None:
             api.openapi_schema = _document(api)
         return api.openapi_schema
 
-    api.openapi = document  # type: ignore[method-assign] - FastAPI's own way to extend it
+    api.openapi = document  # type: ignore[method-assign]  # FastAPI's own way
     if not settings.is_production:
         docs_page.install(api)
 

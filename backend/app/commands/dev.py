@@ -87,7 +87,7 @@ def _settings(found: dict[str, object], *, host: str | None, port: int | None) -
     """Read the environment; options and what was found here win over it."""
     options = {"host": host, "port": port}
     chosen = {name: value for name, value in options.items() if value is not None}
-    return Settings(**{"app_env": AppEnv.DEVELOPMENT, **chosen, **found})  # type: ignore[arg-type]
+    return Settings.model_validate({"app_env": AppEnv.DEVELOPMENT, **chosen, **found})
 
 
 def _own_secret() -> dict[str, object]:
@@ -118,7 +118,10 @@ def _ignore_signals() -> None:
 def _print_banner(ready: _Ready, *, trouble: str | None) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)  # plain where it is no terminal
     tokens = _tokens(ready.settings)
-    console.print("\n  DEVELOPMENT SERVER: anybody on this machine can be anybody. Not for production.  ", style="bold reverse red")
+    console.print(
+        "\n  DEVELOPMENT SERVER: anybody on this machine can be anybody. Not for production.  ",
+        style="bold reverse red",
+    )
     console.print()
     for name, value in _facts(ready):
         console.print(f"  {name:<10}{value}")

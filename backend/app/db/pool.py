@@ -120,7 +120,7 @@ class Database:
         async with self.acquire() as connection:
             return await connection.fetchrow(sql, *arguments)
 
-    async def fetchval(self, sql: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the statement selects
+    async def fetchval(self, sql: str, *arguments: object) -> Any:
         """Run one statement and give its first value."""
         async with self.acquire() as connection:
             return await connection.fetchval(sql, *arguments)

@@ -76,7 +76,7 @@ async def send_batch(
     return [_outcome(send, by_item[item]) for item, send in enumerate(sends, start=1)]
 
 
-def _outcome(send: Send, row: Any) -> SendOutcome:  # noqa: ANN401 - asyncpg's records are untyped
+def _outcome(send: Send, row: Any) -> SendOutcome:
     if row["outcome"] != "created":
         return SendOutcome(row["outcome"], row["message_id"], None, (), row["epoch"])
     message = Message(

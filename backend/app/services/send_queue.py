@@ -19,19 +19,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
-import structlog
 
 from app.db.pool import RETRYABLE, UNAVAILABLE
 from app.db.sends import Send, SendOutcome
 from app.errors import IdempotencyConflictError, UnavailableError
-from app.observability import stats
+from app.observability import log_defect, stats
 
 if TYPE_CHECKING:
     from app.db.pool import Database
 
-Commit = Callable[
-    ["asyncpg.Connection[asyncpg.Record]", Sequence[Send], int], Awaitable[list[SendOutcome]]
-]
+Commit = Callable[["asyncpg.Connection[asyncpg.Record]", Sequence[Send], int], Awaitable[list[SendOutcome]]]
 
 WRITERS: Final = 2
 MAX_BATCH: Final = 64
@@ -43,8 +40,6 @@ PATIENT_LOCK_MS: Final = 2000  # how long it then waits alone
 WIDE_RECIPIENTS: Final = 200  # a conversation seen to have more goes in batches of its own
 MAX_ISOLATED: Final = 4  # connections that targets in trouble may hold together
 QUARANTINE_SECONDS: Final = 1.0  # a target that was held goes straight to isolation for so long
-
-_log = structlog.get_logger(__name__)
 
 
 class _Waiting:
@@ -179,8 +174,8 @@ class SendQueue:
                 self._discard_writer(number)
                 if attempt or not _is_lost_connection(error):
                     return _fail(batch, error)
-            except Exception:
-                _log.exception("send_batch_failed", sends=len(batch))
+            except Exception as error:  # noqa: BLE001 - one send must not take the others along
+                log_defect("send_batch_failed", error, sends=len(batch))
                 self._discard_writer(number)
                 break
             else:
@@ -235,8 +230,8 @@ class SendQueue:
                     return True
         except UnavailableError as error:
             _fail(group, error)
-        except Exception as error:
-            _log.exception("send_failed", sends=len(group))
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            log_defect("send_failed", error, sends=len(group))
             _fail(group, error)
         return True
 

@@ -50,9 +50,7 @@ async def test_a_key_used_for_another_request_is_a_conflict(server):
     key = str(uuid.uuid4())
     await server.send(ada, bob, "first", client_message_id=key)
     for body in ({"recipient_id": bob, "content": "other"}, {"recipient_id": cleo, "content": "first"}):
-        status, problem = await server.call(
-            "POST", "/messages/send", user=ada, json={**body, "client_message_id": key}
-        )
+        status, problem = await server.call("POST", "/messages/send", user=ada, json={**body, "client_message_id": key})
         assert (status, problem["code"]) == (409, "idempotency_conflict")
     # A key belongs to its sender: another's use of the same one is another message.
     assert (await server.send(cleo, bob, "mine", client_message_id=key))["content"] == "mine"

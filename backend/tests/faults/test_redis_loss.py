@@ -8,8 +8,8 @@ import signal
 import time
 
 import pytest
-from app.embedded import start_valkey
 
+from app.embedded import start_valkey
 from tests.support.servers import new_user
 
 pytestmark = pytest.mark.faults

@@ -198,9 +198,7 @@ async def test_what_waited_for_the_lock_decides_by_what_is_true_after_it(world: 
         ]
         await asyncio.sleep(0.2)
         assert not any(task.done() for task in waiting)
-        await connection.execute(
-            "DELETE FROM members WHERE conversation_id = $1 AND user_id = $2", group.id, bob
-        )
+        await connection.execute("DELETE FROM members WHERE conversation_id = $1 AND user_id = $2", group.id, bob)
         await transaction.commit()
     refused = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(one) for one in refused] == [NotFoundError] * 3

@@ -115,9 +115,7 @@ class Client:
         """Bring every copy up to date by `changes`, and start those that are missing."""
         before = None
         while True:
-            page = await self.world.conversations.list_conversations(
-                self.user_id, hidden=False, before=before, limit=2
-            )
+            page = await self.world.conversations.list_conversations(self.user_id, hidden=False, before=before, limit=2)
             for conversation in page.items:
                 if conversation.id not in self.copies:
                     await self._load(conversation)
@@ -150,6 +148,7 @@ class Client:
                 return
             copy.forget_up_to(news.joined_seq)
             for message in news.items:
+                assert message.seq > news.joined_seq
                 copy.take_message(plain(message))
             copy.take_conversation(plain(news.conversation))
             copy.positions = {one.user_id: one.last_read_seq for one in news.read_positions}
@@ -164,22 +163,32 @@ class Client:
             if told.event in {"new_message", "conversation_updated"}:
                 await self.refresh()
             return
-        match told.event:
-            case "new_message":
-                copy.take_message(data)
-                copy.take_position(data["sender"]["id"], data["seq"])
-            case "message_edited":
-                copy.take_message(data)
-            case "message_deleted":
-                gone = {"content": "", "reactions": [], "deleted_at": data["deleted_at"]}
-                copy.take_part(data["message_id"], data["rev"], **gone)
-            case "reaction_update":
-                copy.take_part(data["message_id"], data["rev"], reactions=data["reactions"])
-            case "read_receipt":
-                copy.take_position(data["user_id"], data["last_read_seq"])
-            case "conversation_updated" if data.get("role", "") is None:
+        if told.event == "conversation_updated":
+            if data.get("role", "") is None:
                 del self.copies[conversation_id]
-            case "conversation_updated" if "members" in data:
+                return
+            if "members" in data:
                 copy.take_conversation(data)
+        elif told.event == "read_receipt":
+            copy.take_position(data["user_id"], data["last_read_seq"])
+        else:
+            _apply_to_message(copy, told)
         if "rev" in data:
             copy.raise_rev(data["rev"])
+
+
+def _apply_to_message(copy: Copy, told: Told) -> None:
+    data = told.data
+    match told.event:
+        case "new_message":
+            copy.take_message(data)
+            copy.take_position(data["sender"]["id"], data["seq"])
+        case "message_edited":
+            copy.take_message(data)
+        case "message_deleted":
+            gone = {"content": "", "reactions": [], "deleted_at": data["deleted_at"]}
+            copy.take_part(data["message_id"], data["rev"], **gone)
+        case "reaction_update":
+            copy.take_part(data["message_id"], data["rev"], reactions=data["reactions"])
+        case unknown:
+            raise AssertionError(unknown)

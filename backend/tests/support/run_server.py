@@ -23,9 +23,7 @@ def main() -> None:
     configure_logging(settings.log_level, as_json=False)
     _arm(os.environ.get("FAILPOINT", ""))
     app = Gapless(settings)
-    config = server.configure(
-        app, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies
-    )
+    config = server.configure(app, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
     listener = server.listen(settings.host, settings.port)
     sys.stdout.write(f"PORT {listener.getsockname()[1]}\n")
     sys.stdout.flush()

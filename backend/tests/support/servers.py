@@ -68,7 +68,7 @@ class Server:
             **self.environment,
         }
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.run_server"],
                 cwd=BACKEND,
                 env=environment,

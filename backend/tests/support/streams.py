@@ -72,9 +72,7 @@ class StreamClient:
         head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 15)).decode()
         self.status = int(head.split()[1])
         self.headers = {
-            name.lower(): value
-            for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:])
-            if name
+            name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:]) if name
         }
         self._body = b""
         self.is_closed = False
@@ -132,6 +130,24 @@ class StreamClient:
                     await self.next(timeout_seconds)
                 except (EOFError, ConnectionError):
                     return self.events[start:]
+
+    def stop_reading(self) -> None:
+        """Leave what comes in the kernel's buffer."""
+        self._transport.pause_reading()
+
+    def go_on_reading(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
+
+    @property
+    def local_port(self) -> int:
+        """The port of this end of the connection."""
+        return self._transport.get_extra_info("sockname")[1]
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        assert self._writer is not None
+        return self._writer.transport  # type: ignore[return-value]
 
     def cut(self) -> None:
         """Break the connection with a RST, as a lost network would."""

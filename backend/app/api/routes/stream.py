@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 import urllib.parse
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from app import events
 from app.api.error_handlers import problem_of
@@ -155,4 +155,3 @@ async def _come_back_later(send: Send) -> None:
     retry_ms = random.randint(*BUSY_RETRY_MS)  # noqa: S311 - jitter
     await send({"type": "http.response.start", "status": 200, "headers": RESPONSE_HEADERS})
     await send({"type": "http.response.body", "body": events.retry_block(retry_ms), "more_body": False})
-

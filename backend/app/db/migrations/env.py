@@ -20,7 +20,10 @@ def _migrate(connection: Connection) -> None:
 
 async def _run() -> None:
     url = str(context.config.attributes["database_url"])
-    engine = create_async_engine(url.replace("postgres://", "postgresql://").replace("postgresql://", "postgresql+asyncpg://"), poolclass=NullPool)
+    engine = create_async_engine(
+        url.replace("postgres://", "postgresql://").replace("postgresql://", "postgresql+asyncpg://"),
+        poolclass=NullPool,
+    )
     try:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})

@@ -11,11 +11,9 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from app import events
 from app.errors import UnavailableError
-from app.observability import stats
+from app.observability import log_defect, stats
 from app.services.messaging.stream_registry import SLICES
 
 if TYPE_CHECKING:
@@ -30,8 +28,6 @@ GRACE_SECONDS: Final = 0.25  # what is committed may still be on its way through
 USERS_PER_STATEMENT: Final = 1000
 MAX_STATEMENTS: Final = 3  # at once
 MAX_CHECKS: Final = 64  # under way or waiting; past it streams are left to the next tick
-
-_log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
@@ -80,8 +76,8 @@ class Heartbeat:
                 if stream.ends_at <= horizon:
                     loop.call_at(stream.ends_at, stream.end, "lifetime")
                 stream.beat(now)
-            except Exception:
-                _log.exception("heartbeat_failed")
+            except Exception as error:  # noqa: BLE001 - it costs this stream only
+                log_defect("heartbeat_failed", error)
                 stream.end("error")
 
     def _start_check(self, streams: Sequence[Stream]) -> None:

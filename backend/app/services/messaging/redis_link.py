@@ -88,7 +88,7 @@ async def open_link(
         socket_timeout=CONNECT_SECONDS,
         socket_keepalive=True,
     )
-    connection = pool.make_connection()
+    connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
     async with asyncio.timeout(2 * CONNECT_SECONDS):
         await connection.connect()
     link = RedisLink(on_reply, on_lost)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from app import events
-from app.observability import stats
+from app.observability import log_defect, stats
 from app.services.messaging import channels, redis_link
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ class PubSub:
         for receiver in receivers if len(receivers) == 1 else tuple(receivers):
             try:
                 receiver.on_frame(frame)
-            except Exception:
-                _log.exception("receiver_failed")
+            except Exception as error:  # noqa: BLE001 - one stream's exception costs that stream only
+                log_defect("receiver_failed", error)
                 self._drop(channel, receiver)
 
     def _on_acknowledged(self, name: bytes) -> None:
@@ -175,8 +175,8 @@ class PubSub:
             for receiver in tuple(channel.receivers):
                 try:
                     receiver.on_subscribed()
-                except Exception:
-                    _log.exception("receiver_failed")
+                except Exception as error:  # noqa: BLE001 - one stream's exception costs that stream only
+                    log_defect("receiver_failed", error)
                     self._drop(channel, receiver)
         elif not channel.receivers and channel.unanswered == 0:
             del self._channels[name]
@@ -185,8 +185,8 @@ class PubSub:
         self.unsubscribe(channel.name, receiver)
         try:
             receiver.on_error()
-        except Exception:
-            _log.exception("receiver_failed_again")
+        except Exception as error:  # noqa: BLE001 - it is out already
+            log_defect("receiver_failed_again", error)
 
     # --- The connection --------------------------------------------------------------------------
 

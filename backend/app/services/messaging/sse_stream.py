@@ -13,12 +13,10 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from app import events
 from app.errors import UnavailableError
 from app.inbox import MAX_MISSED
-from app.observability import stats
+from app.observability import log_defect, stats
 from app.services.messaging.cursor import Cursor, Verdict, judge
 
 if TYPE_CHECKING:
@@ -33,8 +31,6 @@ LATE_FRAME_SECONDS: Final = 0.05  # two processes may publish 8 before 7
 ABORT_SECONDS: Final = 5.0  # after its end a connection is cut, whatever is unread
 RETRY_READ_SECONDS: Final = 0.5  # between attempts to read from a PostgreSQL that does not answer
 RETRY_MS: Final = (1000, 4000)
-
-_log = structlog.get_logger(__name__)
 
 
 class _State(Enum):
@@ -202,7 +198,11 @@ class Stream:
 
     def end_if_revoked(self, valid_after: datetime | None) -> None:
         """End the stream if its token was issued at `valid_after`, in whole seconds, or before."""
-        if valid_after is not None and self.issued_at is not None and self.issued_at <= valid_after.replace(microsecond=0):
+        if (
+            valid_after is not None
+            and self.issued_at is not None
+            and self.issued_at <= valid_after.replace(microsecond=0)
+        ):
             self.end("revoked")
 
     def _obey(self, frame: Frame) -> None:
@@ -308,8 +308,8 @@ class Stream:
             self.end("slow")
         except _DisconnectedError:
             self.end("disconnected")
-        except Exception:
-            _log.exception("stream_failed")
+        except Exception as error:  # noqa: BLE001 - it costs this stream only; its cursor heals it
+            log_defect("stream_failed", error)
             self.end("error")
 
     async def _settle(self) -> bool:

@@ -12,4 +12,4 @@ def upgrade() -> None:
     """Run the SQL file of the same name, as one script: a prepared statement would take only one command."""
     sql = Path(__file__).parent.with_name("0001_tables.sql").read_text(encoding="utf-8")
     connection = op.get_bind().connection.dbapi_connection
-    connection.run_async(lambda driver: driver.execute(sql))  # type: ignore[union-attr, no-any-return]
+    connection.run_async(lambda driver: driver.execute(sql))  # type: ignore[union-attr]
