@@ -52,6 +52,10 @@ format: .venv/.dev-synced ## Rewrite the Python files in the one style
 	$(BIN)/ruff check --fix-only $(RUFF_CONFIG) $(LINTED)
 	$(BIN)/ruff format $(RUFF_CONFIG) $(LINTED)
 
+.PHONY: docs
+docs: .venv/.synced ## Write the documents that are made of the code: docs/openapi.json, docs/asyncapi.yaml, .env.example
+	@$(BIN)/python -m app.documents .
+
 .PHONY: lock
 lock: $(UV) ## Write the lock files anew (UPGRADE=--upgrade for newer versions)
 	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --output-file requirements.lock > /dev/null

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import typer
 
-EXIT_CODES = """Exit codes: 0 done; 1 failed, or a check failed; 2 wrong usage; 69 server or database does not answer;
-77 credential refused; 78 a setting is missing or not usable."""
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failed, or a check failed; 2 wrong usage; 69 server or database does not answer; "
+    "77 credential refused; 78 a setting is missing or not usable."
+)
 
 app = typer.Typer(
     name="gapless",
@@ -39,7 +41,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        from app.exits import explain
+        from app.failures import explain
 
         known = explain(error)
         if known is None:

@@ -50,6 +50,7 @@ class Gapless:
             docs_url=None,
             redoc_url=None,
             openapi_url="/openapi.json",
+            redirect_slashes=False,  # a Location would repeat the query string, and with it a ticket
         )
         for router in (messages, stream_credentials, conversations, members, users):
             self.api.include_router(router.router, prefix=API_PREFIX)

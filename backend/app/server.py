@@ -34,6 +34,7 @@ USER_TIMEOUT_MS: Final = 30_000  # unacknowledged bytes: a vanished client is no
 GRACEFUL_SECONDS: Final = 12
 KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual proxy keeps an idle connection: it closes first
 HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a request, to the end of its headers
+MAX_HEAD_BYTES: Final = 64 * 1024  # of a request line with its headers, or of trailers
 
 
 class GaplessProtocol(HttpToolsProtocol):
@@ -44,6 +45,7 @@ class GaplessProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._wire: TransportWire | None = None
         self._header_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0  # received since the last end of headers or piece of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -57,6 +59,15 @@ class GaplessProtocol(HttpToolsProtocol):
             self._wire.on_connection_lost()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Bound what belongs to no request that is being answered: uvicorn has no limits of its own here."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.abort()
+        elif self.cycle is None or self.cycle.response_complete:
+            self._await_headers()  # a byte has ended uvicorn's keep-alive timer, and nothing would start it again
+
     def on_message_begin(self) -> None:
         """Refuse a second request on a stream's connection: uvicorn would mark the wrong one as gone."""
         if self._wire is not None:
@@ -64,16 +75,20 @@ class GaplessProtocol(HttpToolsProtocol):
             self.transport.abort()
         super().on_message_begin()
         self._await_headers()
-        self.scope["extensions"] = {WIRE_EXTENSION: partial(self._open_wire, self.scope)}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its connection has just been cut."""
         self._stop_awaiting_headers()
+        self._head_bytes = 0
+        if self._wire is not None or len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
+            self.transport.abort()
         if not self.transport.is_closing():
             super().on_headers_complete()
+            self.scope["extensions"] = {WIRE_EXTENSION: partial(self._open_wire, self.cycle)}  # type: ignore[dict-item]
 
     def on_body(self, body: bytes) -> None:
         """Drop what comes on a connection that has just been cut."""
+        self._head_bytes = 0
         if self.cycle is not None:
             super().on_body(body)
 
@@ -82,11 +97,12 @@ class GaplessProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             super().on_message_complete()
 
-    def _open_wire(self, scope: HTTPScope) -> TransportWire:
-        if self.cycle.scope is not scope:  # a second request is waiting already
+    def _open_wire(self, cycle: RequestResponseCycle) -> TransportWire:
+        if self.scope is not cycle.scope:  # another request has begun behind this one
+            cycle.disconnected = True
             self.transport.abort()
             raise ConnectionAbortedError
-        self._wire = TransportWire(self, self.cycle)
+        self._wire = TransportWire(self, cycle)
         return self._wire
 
     def _await_headers(self) -> None:
@@ -152,8 +168,10 @@ class TransportWire:
             pass
 
     def on_connection_lost(self) -> None:
-        """Write nothing more: on a proxy's connection it would be the next response."""
+        """Write nothing more, and wake the endpoint: uvicorn wakes only its newest request."""
         self._is_open = False
+        self._cycle.disconnected = True
+        self._cycle.message_event.set()
 
 
 class Server(uvicorn.Server):

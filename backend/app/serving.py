@@ -19,7 +19,8 @@ import prometheus_client
 import uvicorn
 
 from app import observability, server
-from app.exits import Exit, explain
+from app.exits import Exit
+from app.failures import explain
 from app.main import Gapless
 from app.settings import Settings
 from app.startup import StartupError

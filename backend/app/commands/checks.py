@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -179,8 +179,8 @@ async def _round_trip(redis_url: str) -> Check:
 
 
 @asynccontextmanager
-async def _running(work: object) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
     try:
         yield
     finally:

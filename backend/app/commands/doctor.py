@@ -14,7 +14,8 @@ from app import development
 from app.commands import checks
 from app.commands.checks import Check
 from app.commands.connection import server_url
-from app.exits import Exit, setting_sentences
+from app.exits import Exit
+from app.failures import setting_sentences
 from app.observability import configure_logging
 from app.settings import Settings
 

@@ -7,9 +7,8 @@ from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from app.schemas.text import Content, Id, RequestModel, UserId
+from app.schemas.text import Content, Id, RequestModel, UserId, refuse
 
 
 class SendMessage(RequestModel):
@@ -26,7 +25,7 @@ class SendMessage(RequestModel):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if (self.recipient_id is None) == (self.conversation_id is None):
-            raise PydanticCustomError("target", "exactly one of recipient_id and conversation_id is needed")
+            raise refuse("needs exactly one of recipient_id and conversation_id")
         return self
 
 

@@ -162,3 +162,35 @@ async def test_d7(server, open_stream, valkey):
         print(await s.until("message_edited", 12))
     finally:
         print([(e.name, e.data[:80]) for e in s.events])
+
+async def test_d8(server, valkey, open_stream):
+    bob = new_user("bob")
+    s = await open_stream(server, bob)
+    r = redis_of(valkey.url)
+    r.execute_command("ACL", "SETUSER", "default", "resetchannels", "&user:*")
+    r.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await asyncio.sleep(0.3)
+    a = max(int(c["id"]) for c in r.client_list())
+    await asyncio.sleep(3)
+    b = max(int(c["id"]) for c in r.client_list())
+    print("connections in 3s", b - a, server.log_tail()[-1500:])
+    r.execute_command("ACL", "SETUSER", "default", "allchannels")
+    await asyncio.sleep(4)
+    print(server.log_tail()[-600:])
+
+async def test_slow_reader_of_answer(server):
+    ada, bob = new_user("ada"), new_user("bob")
+    await server.know(ada, bob)
+    m = None
+    for i in range(100):
+        m = await server.send(ada, bob, "x" * 9900)
+    import socket
+    c = socket.socket(); c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048); c.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(c, ("127.0.0.1", server.port))
+    await asyncio.get_running_loop().sock_sendall(c, request("GET", f"/api/v1/conversations/{m['conversation_id']}/messages?limit=100", user=ada)*4)
+    n = descriptors(server.pid)
+    await asyncio.sleep(60)
+    print(n, descriptors(server.pid))
+    import subprocess
+    print(subprocess.run(["ss", "-tnoi", f"sport = :{server.port}"], capture_output=True, text=True).stdout)
+    c.close()

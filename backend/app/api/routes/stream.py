@@ -70,7 +70,10 @@ class StreamEndpoint:
             return await _come_back_later(send)
 
         open_wire = scope.get("extensions", {}).get(WIRE_EXTENSION)
-        wire = open_wire() if open_wire is not None else SendWire(send)
+        try:
+            wire = open_wire() if open_wire is not None else SendWire(send)
+        except ConnectionAbortedError:  # another request was waiting behind this one
+            return None
         stream = Stream(
             principal.user_id,
             wire,
@@ -81,6 +84,8 @@ class StreamEndpoint:
         try:
             await self._registry.admit(stream)
             missed = await self._snapshot(principal, last)
+            if stream.has_ended:  # over the limit, or draining: not refused for ever
+                return await _come_back_later(send)
             stream.end_if_revoked(missed.tokens_valid_after)
             if stream.has_ended:
                 return await _refuse(UnauthorizedError(), scope, send)

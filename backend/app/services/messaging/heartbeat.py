@@ -91,7 +91,9 @@ class Heartbeat:
 
     async def _check(self, streams: Sequence[Stream]) -> None:
         """Compare heads; what is still undelivered after a grace is read from PostgreSQL."""
-        before = {stream: (stream.epoch, stream.seq) for stream in streams if not stream.has_ended}
+        before = {
+            stream: (stream.epoch, stream.seq, stream.change) for stream in streams if not stream.has_ended
+        }
         try:
             async with self._statements:
                 heads = await self._fetch_heads(sorted({stream.user_id for stream in before}))
@@ -99,13 +101,15 @@ class Heartbeat:
             stats.head_checks_failed += 1
             return
         behind: list[tuple[Stream, Head]] = []
-        for stream, (epoch, seq) in before.items():
+        for stream, (epoch, seq, change) in before.items():
             head = heads.get(stream.user_id)
             if head is None:
                 continue
             stream.end_if_revoked(head.tokens_valid_after)
             if epoch != "" and (head.head < seq or events.epoch_of(head.database_epoch, stream.user_id) != epoch):
                 stream.must_read()  # a restored or failed-over database: it will say `resync`
+            elif head.change < change:
+                stream.must_read(changes_missed="change_ahead")  # a number that Gapless never gave
             elif stream.seq < head.head or stream.change < head.change:
                 behind.append((stream, head))
         if not behind:

@@ -154,8 +154,7 @@ class PubSub:
         if frame is None:
             stats.frames_dropped += 1
             return
-        receivers = channel.receivers
-        for receiver in receivers if len(receivers) == 1 else tuple(receivers):
+        for receiver in tuple(channel.receivers):  # a frame may end a stream, which takes it out
             try:
                 receiver.on_frame(frame)
             except Exception as error:  # noqa: BLE001 - one stream's exception costs that stream only

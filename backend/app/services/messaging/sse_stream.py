@@ -136,12 +136,13 @@ class Stream:
         """Leave the fan-out and finish the response, in one step; idempotent."""
         if self._state is _State.ENDED:
             return
+        has_begun = self._state is not _State.OPENING  # before that the endpoint answers, from the status line on
         self._state = _State.ENDED
         self._cancel_timer()
         self._forget_queue()
         stats.streams_closed[reason] += 1
         self._owner.release(self)
-        if retry_ms is not None and not self._wire.is_full():
+        if retry_ms is not None and has_begun and not self._wire.is_full():
             self._wire.write(events.retry_block(retry_ms))
         self._wire.end(ABORT_SECONDS)
 
@@ -162,7 +163,11 @@ class Stream:
         elif is_live:
             self._start_catching_up()  # the client is behind
         self._enqueue(frame)
-        if self._state is _State.WAITING and self._flush_queue():
+        if self._state is not _State.WAITING:
+            return
+        if self._must_read:  # the queue has overflowed
+            self._start_catching_up()
+        elif self._flush_queue():
             self._go_live()
 
     def on_subscribed(self) -> None:
@@ -186,8 +191,12 @@ class Stream:
 
     def missed_change(self, change: int) -> None:
         """Take note of a change that the database has and this stream never saw."""
-        if change > self.change and self._state is _State.LIVE:
+        if change <= self.change:
+            return
+        if self._state is _State.LIVE:
             self._resync_changes("change_missed", change)
+        else:
+            self.must_read(changes_missed="change_missed")
 
     def beat(self, now: datetime) -> None:
         """Write a heartbeat, unless the client is behind with what it has."""
@@ -322,7 +331,8 @@ class Stream:
             return not self._wire.is_full()
         changes = [frame.number for frame in self._queue if frame.kind == "change"]
         if changes and min(changes) > self.change + 1:
-            self._resync_changes("change_missed", min(changes) - 1)
+            self._changes_missed = "change_missed"
+            await self._read()
         elif all(self._is_early(frame) for frame in self._queue):
             stats.gaps_repaired += 1
             await self._read()
@@ -336,7 +346,7 @@ class Stream:
 
     async def _read(self) -> None:
         """Read what was missed and write it; then drop what PostgreSQL does not know of."""
-        known = [frame for frame in self._queue if frame.kind == "message"]
+        known = list(self._queue)
         self._must_read = False
         changes_missed, self._changes_missed = self._changes_missed, None
         missed = await self._fetch()
@@ -350,14 +360,19 @@ class Stream:
             self._resync_all(reason, missed)
         else:
             if changes_missed is not None:
-                self._resync_changes(changes_missed, max(self.change, missed.change))
+                self._resync_changes(changes_missed, missed.change)
             await self._replay(missed)
-        # A message is published after its commit: what was queued before this read and is not in it was
-        # never sent by a Gapless server.
-        forged = {id(frame) for frame in known if frame.epoch != self.epoch or frame.number > self.seq}
+        # A message or change is published after its commit: what was queued before this read and is not in
+        # it was never sent by a Gapless server.
+        forged = {id(frame) for frame in known if self._is_beyond(frame, missed)}
         if forged:
             stats.frames_dropped += len(forged)
             self._queue = [frame for frame in self._queue if id(frame) not in forged]
+
+    def _is_beyond(self, frame: Frame, missed: Missed) -> bool:
+        if frame.kind == "message":
+            return frame.epoch != self.epoch or frame.number > self.seq
+        return frame.kind == "change" and frame.number > missed.change
 
     async def _replay(self, missed: Missed) -> None:
         """Write the missed messages in pages; each is written when the one before has drained."""

@@ -1,0 +1,126 @@
+"""Frames: what is written can be read by anyone, and nothing else passes."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from app import events
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.streams import parse_block
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+
+
+def message(content: str, **fields) -> events.Message:
+    values = {
+        "id": uuid.uuid4(), "conversation_id": uuid.uuid4(), "seq": 1, "rev": 1,
+        "sender": events.Person("ada", "Ada", None), "client_message_id": uuid.uuid4(), "content": content,
+        "reply_to_id": None, "reactions": [], "created_at": NOW, "edited_at": None, "deleted_at": None,
+    }  # fmt: skip
+    return events.Message(**{**values, **fields})
+
+
+@given(TEXT)
+def test_any_text_survives_the_frame(content):
+    """Protocol 3.1: exactly one event, whatever is in the text: CR, LF, U+2028, NUL."""
+    frame = events.message_frame("abc", 7, events.message_body(message(content)))
+    assert frame.count(b"\n\n") == 1
+    block = parse_block(frame)
+    assert (block.id, block.name, block.json["content"]) == ("abc.7", "new_message", content)
+    parsed = events.parse_frame(frame)
+    assert parsed is not None
+    assert (parsed.kind, parsed.epoch, parsed.number) == ("message", "abc", 7)
+
+
+def test_each_kind_is_known_by_its_first_byte():
+    """Protocol 3.2, 3.3, 3.4."""
+    body = events.change_body("message_edited", {"a": 1})
+    change = events.parse_frame(events.change_frame(3, body))
+    assert change is not None
+    assert (change.kind, change.number) == ("change", 3)
+    ephemeral = events.parse_frame(events.ephemeral_frame("typing_status", {"a": 1}))
+    assert ephemeral is not None
+    assert ephemeral.kind == "ephemeral"
+    control = events.parse_frame(events.close_control(NOW))
+    assert control is not None
+    assert control.kind == "control"
+
+
+GOOD = b'id: abc.7\nevent: new_message\ndata: {"a":1}\n\n'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\n\n",
+        b"hello",
+        b"{}",
+        b"data: x\n\n",
+        GOOD[:-1],
+        GOOD + b"\n",
+        GOOD + GOOD,
+        GOOD.replace(b"event", b"id: abc.8\nevent"),
+        GOOD.replace(b"event", b"id:abc.8\nevent"),
+        GOOD.replace(b"event", b"retry: 1\nevent"),
+        GOOD.replace(b'"a"', b'"\r"'),
+        GOOD.replace(b'"a"', b'"\0"'),
+        GOOD.replace(b"abc.7", b"abc.-7"),
+        GOOD.replace(b"abc.7", b"abc.7_0"),
+        GOOD.replace(b"abc.7", b"abc.99999999999999999999"),
+        GOOD.replace(b"abc.7", b".7"),
+        GOOD.replace(b"abc.7", b"abcdefghijklm.7"),
+        GOOD.replace(b"id: abc.7", b":x"),
+        GOOD.replace(b"id: abc.7\n", b"id: abc.7\n\n"),
+        b"event: x\nevent: y\n\n",
+        GOOD.replace(b"1", b"1" * 70_000),
+        b"\xff\xfe\xfd",
+    ],
+)
+def test_what_no_publisher_wrote_is_dropped(raw):
+    """Protocol 3.6."""
+    assert events.parse_frame(GOOD) is not None
+    assert events.parse_frame(raw) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_without_an_exception_and_never_break_a_stream(raw):
+    """Protocol 3.6: what passes is one block, or a control that no client sees."""
+    frame = events.parse_frame(raw)
+    if frame is not None and frame.kind != "control":
+        assert raw.find(b"\n\n") == len(raw) - 2
+
+
+def test_the_largest_message_fits_a_frame():
+    """Protocol 3.1: 40,000 bytes of text, 20 emoji, 20 users each, all of the longest."""
+    user_ids = ["u" * 128] * 20
+    text = events.to_json([{"emoji": "x" * 64, "count": 10_000, "user_ids": user_ids}] * 20).decode()
+    largest = message(
+        "\U0001f600" * 10_000,
+        sender=events.Person("u" * 128, "\U0001f600" * 100, "https://" + "a" * 504),
+        reactions=events.reactions_from_json(text),
+        edited_at=NOW,
+    )
+    frame = events.message_frame("a" * 12, 2**63 - 1, events.message_body(largest))
+    assert len(frame) < events.MAX_FRAME_BYTES
+    assert sum(len(reaction.user_ids) for reaction in largest.reactions) == events.MAX_REACTION_USER_IDS
+    assert all(reaction.count == 10_000 for reaction in largest.reactions)
+
+
+def test_a_frame_is_chunk_encoded_once_for_all_its_receivers():
+    frame = events.parse_frame(GOOD)
+    assert frame is not None
+    assert frame.chunk == b"%x\r\n" % len(GOOD) + GOOD + b"\r\n"
+    assert frame.chunk is frame.chunk
+
+
+def test_epochs_differ_by_user_and_by_database_and_fit_the_grammar():
+    """Protocol 6.1."""
+    epochs = {events.epoch_of(database, user) for database in ("a:1", "a:2", "b:1") for user in ("ada", "bob")}
+    assert len(epochs) == 6
+    assert all(len(epoch) == 12 and epoch.isalnum() and epoch.islower() | epoch.isdigit() for epoch in epochs)
