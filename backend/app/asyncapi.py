@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from app import __version__
 from app.schemas.events import EVENTS, SSE_CURSOR, event_schemas
@@ -17,7 +17,7 @@ of an `id:` alone moves the cursor and is no event."""
 
 def document() -> dict[str, Any]:
     """Give the document (AsyncAPI 3.0)."""
-    names = {event: event.model_fields["event"].annotation.__args__[0] for event in EVENTS}  # type: ignore[union-attr]
+    names = {event: get_args(event.model_fields["event"].annotation)[0] for event in EVENTS}
     messages = {name: _message(event.__name__, name, event.__doc__ or "") for event, name in names.items()}
     return {
         "asyncapi": "3.0.0",

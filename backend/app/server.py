@@ -17,8 +17,12 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import uuid_utils.compat as uuid7
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from app.api.error_handlers import render
+from app.services.messaging.stream_ports import WIRE_EXTENSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
     from app.events import Frame
 
-WIRE_EXTENSION: Final = "gapless.wire"
 SEND_BUFFER_BYTES: Final = 128 * 1024
 USER_TIMEOUT_MS: Final = 30_000  # unacknowledged bytes: a vanished client is noticed (TCP_USER_TIMEOUT, RFC 5482)
 GRACEFUL_SECONDS: Final = 12
@@ -67,6 +70,24 @@ class GaplessProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif self.cycle is None or self.cycle.response_complete:
             self._await_headers()  # a byte has ended uvicorn's keep-alive timer, and nothing would start it again
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP with a problem document; never into the answer to another request."""
+        del msg
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or cycle.scope is not self.scope:
+                self.transport.abort()
+                return
+            cycle.disconnected = True  # its own body is what cannot be read
+            cycle.message_event.set()
+        request_id = str(uuid7.uuid7())
+        scope = {"state": {"request_id": request_id}}
+        problem = render("invalid_request", scope, status=400, detail="This is not HTTP/1.1.")
+        headers = [*problem.headers, (b"connection", b"close"), (b"x-request-id", request_id.encode())]
+        lines = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in headers)]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + problem.body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Refuse a second request on a stream's connection: uvicorn would mark the wrong one as gone."""

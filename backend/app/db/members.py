@@ -117,6 +117,12 @@ async def member(connection: Connection, conversation_id: UUID, user_id: str) ->
     return _member(row) if row else None
 
 
+async def joined_since(connection: Connection, conversation_id: UUID, seq: int) -> set[str]:
+    """Read who joined after the message with this seq, and so may not read it."""
+    rows = await connection.fetch(_SQL["joined_since"], conversation_id, seq)
+    return {row["user_id"] for row in rows}
+
+
 async def create(
     connection: Connection, conversation_id: UUID, user_ids: Sequence[str], *, owner_id: str | None
 ) -> None:

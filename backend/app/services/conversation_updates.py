@@ -3,8 +3,9 @@
 Its data is one of three, told apart by what they hold:
 
 - the whole Conversation, as the reader sees it;
-- `{id, rev}`: something changed that does not concern the reader (groups over 100 members), or the
-  whole would not fit into a frame. The client asks `changes`;
+- `{id, rev}`: something changed that the reader is not told here: it does not concern the reader (in
+  groups over 100 members), it is a message from before the reader joined, or the whole would not fit
+  into a frame. The client asks `changes`;
 - `{id, rev, role: null}`: the reader is no longer a member. The client drops the conversation.
 
 All three are counted changes and carry the rev that the change took. A fourth, `{id, muted_until,

@@ -92,7 +92,7 @@ class MessageService:
             self._database,
             lambda connection: message_changes.edit(connection, user_id, message_id, content=content),
         )
-        self._publisher.change("message_edited", edited.message, recipients=edited.recipients)
+        self._publish_change("message_edited", edited.message, changed=edited)
         return edited.message
 
     async def delete_message(self, user_id: str, message_id: UUID) -> None:
@@ -108,7 +108,7 @@ class MessageService:
             "rev": message.rev,
             "deleted_at": message.deleted_at,
         }
-        self._publisher.change("message_deleted", tombstone, recipients=deleted.recipients)
+        self._publish_change("message_deleted", tombstone, changed=deleted)
 
     async def put_reaction(self, user_id: str, message_id: UUID, *, emoji: str) -> None:
         """React. Raises ForbiddenError for a deleted message, InvalidRequestError for a 21st emoji."""
@@ -134,7 +134,12 @@ class MessageService:
             "rev": message.rev,
             "reactions": message.reactions,
         }
-        self._publisher.change("reaction_update", update, recipients=changed.recipients)
+        self._publish_change("reaction_update", update, changed=changed)
+
+    def _publish_change(self, event: str, payload: object, *, changed: ChangedMessage) -> None:
+        self._publisher.change(event, payload, recipients=changed.recipients)
+        rev_alone = {"id": changed.message.conversation_id, "rev": changed.message.rev}
+        self._publisher.change("conversation_updated", rev_alone, recipients=changed.later_members)
 
     async def _commit_and_publish(
         self, connection: asyncpg.Connection[asyncpg.Record], batch: Sequence[sends.Send], lock_timeout_ms: int

@@ -1,7 +1,7 @@
 """`gapless dev`: one command to the first message; it ends with everything it started."""
 
 import json
-import shutil
+import os
 import signal
 import socket
 import stat
@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from app.auth import mint_token
 from app.embedded_process import free_port
-from tests.support.commands import dev_server, environment, eventually, processes_below, run, running, servers_below
+from tests.support.commands import dev_server, eventually, processes_below, run, running, servers_below
 
 pytestmark = [
     pytest.mark.e2e,
@@ -65,10 +66,9 @@ async def test_secrets_are_for_the_owner_only_and_production_would_refuse_them(t
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_open_streams_and_then_everything_with_exit_code_0(tmp_path: Path, number: int):
     async with dev_server(tmp_path) as (server, url):
-        token = (await run(tmp_path, "token", "bob")).out.strip()
         async with httpx2.AsyncClient(timeout=20, trust_env=False) as client:
             stream = client.stream(
-                "GET", f"{url}/api/v1/messages/stream?user_id=bob", headers={"Authorization": f"Bearer {token}"}
+                "GET", f"{url}/api/v1/messages/stream?user_id=bob", headers=credential(tmp_path, "bob")
             )
             async with stream as response:
                 lines = response.aiter_lines()
@@ -154,48 +154,31 @@ async def test_a_second_one_in_the_same_folder_names_the_first(tmp_path: Path):
         assert await read_all(tmp_path, url), "the first one goes on"
 
 
-async def test_the_demo_can_be_left_out(tmp_path: Path):
-    async with dev_server(tmp_path, "--no-demo") as (_, url):
-        token = (await run(tmp_path, "token", "ada")).out.strip()
-        answer = httpx2.get(
-            f"{url}/api/v1/conversations", headers={"Authorization": f"Bearer {token}"}, trust_env=False
-        )
-        assert answer.json()["items"] == []
-
-
 async def test_the_api_page_needs_nothing_from_elsewhere(tmp_path: Path):
-    async with dev_server(tmp_path, "--no-demo") as (_, url):
-        async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
-            page = await client.get("/docs")
-            assert page.status_code == 200
-            assert "://" not in page.text
-            assert "unsafe" not in page.headers["content-security-policy"]
-            for path in ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js", "/openapi.json"):
-                assert (await client.get(path)).status_code == 200, path
-            for path in ("/docs/index.html", "/docs/..%2Fpyproject.toml"):
-                assert (await client.get(path)).status_code == 404, path
-            assert "gapless_streams_open" in (await client.get("/metrics")).text
+    async with (
+        dev_server(tmp_path, "--no-demo") as (_, url),
+        httpx2.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        page = await client.get("/docs")
+        assert page.status_code == 200
+        assert "://" not in page.text
+        assert "unsafe" not in page.headers["content-security-policy"]
+        for path in ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js", "/openapi.json"):
+            assert (await client.get(path)).status_code == 200, path
+        for path in ("/docs/index.html", "/docs/..%2Fpyproject.toml"):
+            assert (await client.get(path)).status_code == 404, path
+        assert "gapless_streams_open" in (await client.get("/metrics")).text
+        answer = await client.get("/api/v1/conversations", headers=credential(tmp_path, "ada"))
+        assert answer.json()["items"] == [], "--no-demo"
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="another user is had by setpriv")
-@pytest.mark.skipif(Path("/proc/self").stat().st_uid != 0, reason="only root may be another user")
-async def test_it_runs_as_an_ordinary_user_too(tmp_path: Path):
-    folder = Path("/tmp") / f"gapless-nobody-{free_port()}"
-    folder.mkdir()
-    shutil.chown(folder, 65534, 65534)
-    try:
-        probe = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", "import app.cli"]
-        if (await started(probe, folder)) != 0:
-            pytest.skip("an ordinary user cannot read this checkout")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def started(command: list[str], folder: Path) -> int:
-    import asyncio
-
-    process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment({}))
-    return await asyncio.wait_for(process.wait(), 30)
+async def test_root_and_an_ordinary_user_can_both_run_it(tmp_path: Path):
+    """The other tests run as whoever runs them; this one as somebody else where that is root."""
+    somebody = ("unshare", "-U", "--map-user=1000", "--map-group=1000") if os.getuid() == 0 else ()
+    async with dev_server(tmp_path, "--no-demo", prefix=somebody) as (server, _):
+        assert len(servers_below(tmp_path)) >= 2
+        assert await server.stop() == 0
+    assert processes_below(tmp_path) == []
 
 
 async def until(lines, beginning: str):
@@ -206,11 +189,15 @@ async def until(lines, beginning: str):
             return
 
 
+def credential(folder: Path, user: str) -> dict[str, str]:
+    secret = (folder / ".gapless/auth_jwt_secret").read_text().strip()
+    return {"Authorization": f"Bearer {mint_token(secret, user)}"}
+
+
 async def read_all(folder: Path, url: str) -> dict:
     """What Ada sees: her conversations' messages by title, and the members of the group."""
-    token = (await run(folder, "token", "ada", "--name", "Ada Lovelace")).out.strip()
     async with httpx2.AsyncClient(
-        base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=20
+        base_url=f"{url}/api/v1", headers=credential(folder, "ada"), trust_env=False, timeout=20
     ) as client:
         conversations = (await client.get("/conversations")).json()["items"]
         seen: dict = {}

@@ -67,6 +67,23 @@ async def test_who_joins_reads_what_is_sent_from_then_on_by_every_route(world: W
     assert await world.all_messages(bob, group.id) == [after]
 
 
+async def test_who_joined_later_is_not_told_what_was_said_before(world: World):
+    ann, bob, cid = await world.users("ann", "bob", "cid")
+    group = await world.group(ann, bob)
+    before = await world.send(ann, group.id, "before")
+    await world.add(ann, group.id, cid)
+    world.outlet.take()
+    await world.messages.put_reaction(bob, before.id, emoji="x")
+    edited = await world.messages.edit_message(ann, before.id, content="secret")
+    await world.messages.delete_message(ann, before.id)
+    told = world.outlet.take()
+    assert [one.event for one in told if one.user_id == bob] == ["reaction_update", "message_edited", "message_deleted"]
+    later = [one for one in told if one.user_id == cid]
+    assert [one.event for one in later] == ["conversation_updated"] * 3
+    assert later[1].data == {"id": str(group.id), "rev": edited.rev}
+    assert [one.number for one in later] == [2, 3, 4], "counted all the same"
+
+
 async def test_who_left_reads_nothing_and_who_returns_starts_anew(world: World):
     ann, bob = await world.users("ann", "bob")
     group = await world.group(ann, bob)

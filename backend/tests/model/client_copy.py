@@ -167,8 +167,10 @@ class Client:
             if data.get("role", "") is None:
                 del self.copies[conversation_id]
                 return
-            if "members" in data:
-                copy.take_conversation(data)
+            if "members" not in data:
+                await self._ask_changes(conversation_id)
+                return
+            copy.take_conversation(data)
         elif told.event == "read_receipt":
             copy.take_position(data["user_id"], data["last_read_seq"])
         else:

@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-GAPLESS = Path(sys.executable).with_name("gapless")
+GAPLESS = str(Path(sys.executable).with_name("gapless"))
+Found = TypeVar("Found")
+
 START_SECONDS = 40  # the first start makes a database cluster; this machine may be busy
 
 
@@ -78,13 +81,15 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, *arguments: str, **settings: object) -> AsyncIterator[Running]:
-    """Run a command for the length of the block."""
+async def running(
+    folder: Path, *arguments: str, prefix: Sequence[str] = (), **settings: object
+) -> AsyncIterator[Running]:
+    """Run a command for the length of the block; `prefix` is another that replaces itself by it."""
     folder.mkdir(exist_ok=True)
     log = folder / f"{arguments[0]}.err"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            GAPLESS, *arguments, cwd=folder, env=environment(settings), stdout=subprocess.PIPE, stderr=errors
+            *prefix, GAPLESS, *arguments, cwd=folder, env=environment(settings), stdout=subprocess.PIPE, stderr=errors
         )
     try:
         yield Running(process, folder, log)
@@ -95,9 +100,11 @@ async def running(folder: Path, *arguments: str, **settings: object) -> AsyncIte
 
 
 @asynccontextmanager
-async def dev_server(folder: Path, *arguments: str, **settings: object) -> AsyncIterator[tuple[Running, str]]:
+async def dev_server(
+    folder: Path, *arguments: str, prefix: Sequence[str] = (), **settings: object
+) -> AsyncIterator[tuple[Running, str]]:
     """Run `gapless dev` until it says that it is ready; gives it and its URL."""
-    async with running(folder, "dev", *arguments, **{"PORT": 0, **settings}) as server:
+    async with running(folder, "dev", *arguments, prefix=prefix, **{"PORT": 0, **settings}) as server:
         url = (await server.line("Gapless ")).split()[-1]
         await server.line("Stop with Ctrl-C")
         yield server, url
@@ -141,9 +148,9 @@ def command_of(pid: int) -> str:
         return ""
 
 
-async def eventually(condition, *, seconds: float = 20):
+async def eventually(condition: Callable[[], Found], *, seconds: float = 20) -> Found:
     """Wait until `condition()` gives something true, and give it."""
     async with asyncio.timeout(seconds):
-        while not (outcome := condition()):
+        while not (outcome := condition()):  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0.02)
     return outcome

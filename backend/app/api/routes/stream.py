@@ -17,9 +17,9 @@ from app import events
 from app.api.error_handlers import problem_of
 from app.api.routes.stream_fallback import SendWire
 from app.errors import FieldError, GaplessError, InvalidRequestError, UnauthorizedError, UnavailableError
-from app.server import WIRE_EXTENSION
 from app.services.messaging.cursor import Cursor, parse_cursor
 from app.services.messaging.sse_stream import Stream
+from app.services.messaging.stream_ports import WIRE_EXTENSION
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

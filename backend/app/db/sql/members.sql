@@ -25,6 +25,10 @@ ORDER BY m.user_id LIMIT $4
 -- Whether a user is a member.
 SELECT EXISTS (SELECT FROM members WHERE user_id = $1 AND conversation_id = $2)
 
+-- name: joined_since
+-- Who joined when a message was there already, and so may not read it.
+SELECT user_id FROM members WHERE conversation_id = $1 AND joined_seq >= $2
+
 -- name: create_members
 -- The members of a new conversation, in lock order.
 INSERT INTO members (conversation_id, user_id, role)

@@ -204,11 +204,15 @@ class PubSub:
                     await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter
                     pause_seconds = min(2.0, pause_seconds * 2)
                     continue
-                pause_seconds = 0.1
                 stats.redis_reconnects += 1
                 self._ask_for_everything()
-                await self._probe_until_lost()
+                has_worked = await self._probe_until_lost()
                 self._forget_connection()
+                if has_worked:
+                    pause_seconds = 0.1
+                else:  # accepted, and then refused: an ACL without our channels would be asked without end
+                    await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                    pause_seconds = min(2.0, pause_seconds * 2)
         finally:
             self._forget_connection()
 
@@ -250,12 +254,13 @@ class PubSub:
 
     # --- Liveness --------------------------------------------------------------------------------
 
-    async def _probe_until_lost(self) -> None:
+    async def _probe_until_lost(self) -> bool:
         """Send probes the way messages go; give the connection up when two in a row do not arrive.
 
-        A PING would not do: a stopped Redis accepts bytes, and a demoted one answers PING.
+        A PING would not do: a stopped Redis accepts bytes, and a demoted one answers PING. Returns
+        whether any probe arrived.
         """
-        missed = 0
+        missed, has_worked = 0, False
         while not self._lost.is_set():
             self._probe_number += 1
             self._probe_answered.clear()
@@ -264,16 +269,17 @@ class PubSub:
             is_answered = await self._wait(self._probe_answered, PROBE_ANSWER_SECONDS)
             late_seconds = time.monotonic() - self._probe_sent_at - PROBE_ANSWER_SECONDS
             if is_answered:
-                missed = 0
+                missed, has_worked = 0, True
                 self._set_up(up=True)
             elif late_seconds < LOOP_LATE_SECONDS:
                 missed += 1
                 if missed >= MAX_MISSED_PROBES:
                     self._fail("probe_unanswered")
-                    return
+                    return has_worked
             rest = PROBE_SECONDS - (time.monotonic() - self._probe_sent_at)
             if rest > 0:
                 await self._wait(self._lost, rest)
+        return has_worked
 
     async def _wait(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for an event, or for the end of the connection, or for the time."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from app.events import Frame
     from app.inbox import FetchMessagesAfter
     from app.services.messaging.sse_stream import Stream
+
+WIRE_EXTENSION: Final = "gapless.wire"  # under this name a server offers its wire in the ASGI scope
+
 
 
 class Wire(Protocol):
