@@ -176,6 +176,7 @@ def close_control(valid_after: datetime) -> bytes:
 
 
 PROBE_CONTROL = b"!probe "
+READ_CONTROL = b"!read"  # read from PostgreSQL: a message was committed, and its notification was not sent
 
 
 # --- Frames that a stream writes by itself -------------------------------------------------------

@@ -15,7 +15,7 @@ import contextlib
 import signal
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uuid_utils.compat as uuid7
 import uvicorn
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from uvicorn._types import ASGIReceiveCallable, HTTPScope
+    from uvicorn._types import ASGIReceiveCallable
 
     from app.events import Frame
 
 SEND_BUFFER_BYTES: Final = 128 * 1024
-USER_TIMEOUT_MS: Final = 30_000  # unacknowledged bytes: a vanished client is noticed (TCP_USER_TIMEOUT, RFC 5482)
+USER_TIMEOUT_MS: Final = 30_000  # bytes not taken for so long: a client that vanished, or never reads (RFC 5482)
 GRACEFUL_SECONDS: Final = 12
 KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual proxy keeps an idle connection: it closes first
 HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a request, to the end of its headers
@@ -53,6 +53,7 @@ class GaplessProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        _set_option(transport, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -68,14 +69,14 @@ class GaplessProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self.transport.abort()
-        elif self.cycle is None or self.cycle.response_complete:
+        elif self._unanswered() is None:
             self._await_headers()  # a byte has ended uvicorn's keep-alive timer, and nothing would start it again
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with a problem document; never into the answer to another request."""
         del msg
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        cycle = self._unanswered()
+        if cycle is not None:
             if cycle.response_started or cycle.scope is not self.scope:
                 self.transport.abort()
                 return
@@ -126,6 +127,10 @@ class GaplessProtocol(HttpToolsProtocol):
         self._wire = TransportWire(self, cycle)
         return self._wire
 
+    def _unanswered(self) -> RequestResponseCycle | None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return None if cycle is None or cycle.response_complete else cycle
+
     def _await_headers(self) -> None:
         if self._header_timer is None:
             self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up_headers)
@@ -152,11 +157,7 @@ class TransportWire:
         self._cycle = cycle
         self._transport = protocol.transport
         self._is_open = True
-        raw_socket = self._transport.get_extra_info("socket")
-        if raw_socket is not None and raw_socket.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):
-                raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-                raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        _set_option(self._transport, socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def write(self, data: bytes, frame: Frame | None = None) -> None:
         """Write whole events. Does nothing once the stream has ended or the connection is gone."""
@@ -193,6 +194,13 @@ class TransportWire:
         self._is_open = False
         self._cycle.disconnected = True
         self._cycle.message_event.set()
+
+
+def _set_option(transport: asyncio.Transport, level: int, option: int, value: int) -> None:
+    raw_socket = transport.get_extra_info("socket")
+    if raw_socket is not None and raw_socket.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # gone already
+            raw_socket.setsockopt(level, option, value)
 
 
 class Server(uvicorn.Server):

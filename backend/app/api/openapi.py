@@ -42,6 +42,22 @@ SECURITY_SCHEMES: dict[str, dict[str, str]] = {
         "description": "From `POST /api/v1/messages/stream/ticket`; good for 30 s.",
     },
 }
+_EXAMPLE = """\
+retry: 2417
+
+id: co4zivklfd4a.41
+
+event: connected
+data: {"user_id":"bob","cursor":"co4zivklfd4a.41","recovered":true,"replayed":1,"heartbeat_seconds":10.0, …}
+
+id: co4zivklfd4a.42
+event: new_message
+data: {"id":"019c13f4-…","content":"Hello Bob", …}
+
+event: heartbeat
+data: {"server_time":"2026-01-31T12:00:10Z","head":42}
+
+"""
 
 
 def install(api: FastAPI, settings: Settings) -> None:
@@ -124,7 +140,8 @@ def _stream_operation() -> dict[str, Any]:
                                 "type": "array",
                                 "items": {"$ref": "#/components/schemas/StreamEvent"},
                             },
-                        }
+                        },
+                        "example": _EXAMPLE,
                     }
                 },
             },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -78,7 +78,8 @@ def run(*, host: str | None, port: int | None, with_demo: bool | None) -> Exit:
 
         async def tell() -> None:
             trouble = await demo.fill_in(url, settings) if fills_in else None
-            _print_banner(ready, trouble=trouble)
+            with suppress(OSError):  # nobody reads standard output: the server goes on
+                _print_banner(ready, trouble=trouble)
 
         return serving.serve(settings, listener, on_ready=tell)
 

@@ -76,6 +76,11 @@ async def audience(database: Database, user_id: str, conversation_id: UUID) -> l
     return _unless_large(found)
 
 
+async def user_ids(database: Database, conversation_id: UUID) -> list[str]:
+    """Give the ids of all members."""
+    return [row["user_id"] for row in await database.fetch(_SQL["user_ids"], conversation_id)]
+
+
 async def read_state(database: Database, user_id: str, conversation_id: UUID) -> ReadState:
     """Read how far a member has read. Raises NotFoundError."""
     row = await database.fetchrow(_SQL["read_position"], user_id, conversation_id)

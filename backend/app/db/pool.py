@@ -136,8 +136,15 @@ class Database:
                     timeout=CONNECT_SECONDS,
                     command_timeout=COMMAND_SECONDS,
                     server_settings={"application_name": "gapless", **SESSION_SETTINGS},
+                    reset=_leave_nothing_behind,
                 )
             return self._pool
+
+
+async def _leave_nothing_behind(connection: Connection) -> None:
+    # Nothing here changes a session, so asyncpg's own reset, a round trip per use, is for accidents alone.
+    if connection.is_in_transaction():
+        await connection.reset()
 
 
 class _Attempt:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import uuid_utils.compat as uuid7
 
 from app import errors
-from app.db import messages, sends
+from app.db import members, messages, sends
 from app.db.changes import commit
 from app.services import message_changes
 from app.services.send_queue import SendQueue
@@ -79,7 +79,11 @@ class MessageService:
             return outcome.message, is_first
         if outcome.outcome == "repeat":
             stored = await messages.own_message(self._database, sender.user_id, outcome.message_id)
-            return stored, outcome.message_id == send.message_id
+            if outcome.message_id != send.message_id:
+                return stored, False
+            # Committed by an attempt whose answer was lost with its connection: nobody has been told.
+            self._publisher.read_again(await members.user_ids(self._database, stored.conversation_id))
+            return stored, True
         raise _refusal(outcome.outcome)
 
     async def get_message(self, user_id: str, message_id: UUID) -> Message:

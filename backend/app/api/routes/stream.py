@@ -61,19 +61,14 @@ class StreamEndpoint:
         """Serve one request: admit, subscribe, snapshot, replay, flush, live."""
         try:
             principal, last = await self._admit(scope)
-        except GaplessError as error:
-            if isinstance(error, UnavailableError):
-                return await _come_back_later(send)
-            return await _refuse(error, scope, send)
-        scope.setdefault("state", {})["user_id"] = principal.user_id
-        if self._registry.is_draining:
+            wire = _wire_of(scope, send)
+        except UnavailableError:
             return await _come_back_later(send)
-
-        open_wire = scope.get("extensions", {}).get(WIRE_EXTENSION)
-        try:
-            wire = open_wire() if open_wire is not None else SendWire(send)
+        except GaplessError as error:
+            return await _refuse(error, scope, send)
         except ConnectionAbortedError:  # another request was waiting behind this one
             return None
+        scope.setdefault("state", {})["user_id"] = principal.user_id
         stream = Stream(
             principal.user_id,
             wire,
@@ -84,9 +79,10 @@ class StreamEndpoint:
         try:
             await self._registry.admit(stream)
             missed = await self._snapshot(principal, last)
-            if stream.has_ended:  # over the limit, or draining: not refused for ever
-                return await _come_back_later(send)
+            has_ended = stream.has_ended  # over the limit, or draining: not refused for ever
             stream.end_if_revoked(missed.tokens_valid_after)
+            if has_ended:
+                raise UnavailableError  # noqa: TRY301 - answered like a PostgreSQL that does not answer
             if stream.has_ended:
                 return await _refuse(UnauthorizedError(), scope, send)
             await send({"type": "http.response.start", "status": 200, "headers": RESPONSE_HEADERS})
@@ -106,7 +102,10 @@ class StreamEndpoint:
         query = urllib.parse.parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         first = {name: values[0] for name, values in query.items()}
         principal = await self._authenticator.stream(scope["headers"], first, scheme=scope["scheme"])
-        return principal, _cursor_of(scope["headers"], query)
+        last = _cursor_of(scope["headers"], query)
+        if self._registry.is_draining:
+            raise UnavailableError
+        return principal, last
 
     async def _snapshot(self, principal: Principal, last: Cursor | None) -> Missed:
         """Read what was missed; a user who was never seen gets an inbox first."""
@@ -119,6 +118,12 @@ class StreamEndpoint:
         if missed is None:
             raise UnavailableError
         return missed
+
+
+def _wire_of(scope: Scope, send: Send) -> Any:
+    """Take the server's own wire, if it has one. Raises ConnectionAbortedError."""
+    open_wire = scope.get("extensions", {}).get(WIRE_EXTENSION)
+    return open_wire() if open_wire is not None else SendWire(send)
 
 
 def _cursor_of(headers: list[tuple[bytes, bytes]], query: dict[str, list[str]]) -> Cursor | None:

@@ -17,7 +17,7 @@ CREATE TABLE users (
 
 -- One narrow row per user, updated by every message: free space on the page keeps the updates HOT.
 CREATE TABLE inbox_heads (
-    user_id text COLLATE "C" PRIMARY KEY,
+    user_id text COLLATE "C" PRIMARY KEY REFERENCES users (id),
     head    bigint NOT NULL DEFAULT 0,
     change  bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
@@ -56,7 +56,8 @@ CREATE TABLE conversations (
 
 CREATE TABLE members (
     conversation_id uuid NOT NULL REFERENCES conversations (id),
-    user_id         text COLLATE "C" NOT NULL REFERENCES users (id),
+    -- Not users: a member without an inbox would silently receive nothing.
+    user_id         text COLLATE "C" NOT NULL REFERENCES inbox_heads (user_id),
     role            text NOT NULL DEFAULT 'member' CHECK (role IN ('owner', 'member')),
     joined_seq      bigint NOT NULL DEFAULT 0,
     last_read_seq   bigint NOT NULL DEFAULT 0,

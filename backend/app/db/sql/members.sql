@@ -76,3 +76,7 @@ WHERE m.user_id = $1 AND m.conversation_id = $2
 -- Members of a conversation, no more than asked for, for one of them.
 SELECT array(SELECT m.user_id::text FROM members AS m WHERE m.conversation_id = mine.conversation_id LIMIT $3)
 FROM members AS mine WHERE mine.user_id = $1 AND mine.conversation_id = $2
+
+-- name: user_ids
+-- All members of a conversation.
+SELECT m.user_id FROM members AS m WHERE m.conversation_id = $1

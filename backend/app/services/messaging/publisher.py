@@ -75,6 +75,11 @@ class Publisher:
         """End every stream of a user whose token was issued at `valid_after` or before."""
         self._outlet.publish(channels.of_user(user_id), events.close_control(valid_after))
 
+    def read_again(self, user_ids: Sequence[str]) -> None:
+        """Make every stream of these users read from PostgreSQL what it has not seen."""
+        for user_id in user_ids:
+            self._outlet.publish(channels.of_user(user_id), events.READ_CONTROL)
+
     def probe(self, process_id: str, number: int) -> None:
         """Send a probe the way messages go: whether it arrives is the only proof that the way is open."""
         self._outlet.publish(channels.of_probe(process_id), events.PROBE_CONTROL + str(number).encode())

@@ -215,8 +215,10 @@ class Stream:
             self.end("revoked")
 
     def _obey(self, frame: Frame) -> None:
-        """Carry out a control frame: `!close <valid_after>`."""
+        """Carry out a control frame: `!read`, or `!close <valid_after>`."""
         command, _, argument = frame.raw.partition(b" ")
+        if frame.raw == events.READ_CONTROL:
+            self.must_read()
         if command == b"!close" and argument.isdigit() and len(argument) < 12:  # noqa: PLR2004 - a time, in seconds
             self.end_if_revoked(datetime.fromtimestamp(int(argument), UTC))
 

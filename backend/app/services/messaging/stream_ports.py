@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 WIRE_EXTENSION: Final = "gapless.wire"  # under this name a server offers its wire in the ASGI scope
 
 
-
 class Wire(Protocol):
     """The way to one client. What is written is delivered in order, or the connection ends."""
 
