@@ -231,7 +231,7 @@ class Frame:
         return self._chunk
 
 
-def parse_frame(raw: bytes) -> Frame | None:
+def parse_frame(raw: bytes) -> Frame | None:  # noqa: PLR0911 - one line per kind, as in the protocol
     """Read a frame; None for anything that `publisher.py` would not have written.
 
     Redis is shared: a foreign payload must not be able to break the stream of a client, so a frame has

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
+import structlog
 import uvicorn
 
 from app import observability, server
@@ -35,6 +36,8 @@ METRICS_HOST: Final = "127.0.0.1"
 _PR_SET_PDEATHSIG: Final = 1
 
 OnReady = Callable[[], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
 
 
 def open_listener(settings: Settings) -> socket.socket:
@@ -82,7 +85,12 @@ class _Server(server.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and self._on_ready is not None:
+        if not self.started:
+            return
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            _log.info("serving", host=host, port=port, pid=os.getpid())
+        if self._on_ready is not None:
             # Beside the main loop, which has to see a signal meanwhile; the runner ends it with the loop.
             self._telling = asyncio.ensure_future(self._on_ready())
 

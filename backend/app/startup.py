@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+import asyncpg
 import structlog
 
 from app.db.migrate import current_revision, newest_revision
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS: Final = 30.0  # for a PostgreSQL that starts beside the server
 MIN_POSTGRES: Final = 150_000
+
+# What waiting does not mend; their texts name the database and the user, never the password.
+HOPELESS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.ClientConfigurationError)
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +50,13 @@ async def _wait_for(database: Database) -> None:
     while True:
         try:
             await database.fetchval("SELECT 1")
+        except asyncpg.InvalidCatalogNameError as error:
+            msg = f"DATABASE_URL is refused: {error}."
+            raise StartupError(msg) from error
         except UnavailableError as error:
+            if isinstance(error.__cause__, HOPELESS):
+                msg = f"DATABASE_URL is refused: {error.__cause__}."
+                raise StartupError(msg) from error
             if time.monotonic() > deadline:
                 msg = f"PostgreSQL at DATABASE_URL does not answer: {type(error.__cause__).__name__}."
                 raise StartupError(msg) from error

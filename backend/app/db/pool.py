@@ -141,7 +141,7 @@ class Database:
             return self._pool
 
 
-async def _leave_nothing_behind(connection: Connection) -> None:
+async def _leave_nothing_behind(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     # Nothing here changes a session, so asyncpg's own reset, a round trip per use, is for accidents alone.
     if connection.is_in_transaction():
         await connection.reset()

@@ -23,7 +23,7 @@ async def keep_trimming(database: Database, *, days: int) -> None:
     """Trim every ten minutes until cancelled; of several processes one does it at a time."""
     while True:
         try:
-            while await inbox.trim(database, days=days, max_rows=PIECE_ROWS) == PIECE_ROWS:
+            while await inbox.trim(database, days=days, max_rows=PIECE_ROWS) == PIECE_ROWS:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)  # senders go first
         except UnavailableError:
             _log.warning("retention_postponed")

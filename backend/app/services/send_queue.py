@@ -2,10 +2,8 @@
 
 While one batch is being committed the next one gathers. An idle queue adds no wait: a lone send leaves
 at once. Two batches may be under way, one on each writer connection; the seqs stay dense because the
-rows they are taken from are locked to the commit.
-
-One send never takes the others along: a batch that fails as a whole is run again one target at a time
-(`_isolate`), so that what waits for a locked row waits alone.
+rows they are taken from are locked to the commit. A batch that fails as a whole goes to
+`send_isolation.py`.
 """
 
 from __future__ import annotations
@@ -15,54 +13,28 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
 from app.db.pool import RETRYABLE, UNAVAILABLE
-from app.db.sends import Send, SendOutcome
 from app.errors import IdempotencyConflictError, UnavailableError
 from app.observability import log_defect, stats
+from app.services.send_isolation import Commit, Isolation, Target, Waiting
 
 if TYPE_CHECKING:
-    from app.db.pool import Database
+    from collections.abc import Sequence
 
-Commit = Callable[["asyncpg.Connection[asyncpg.Record]", Sequence[Send], int], Awaitable[list[SendOutcome]]]
+    from app.db.pool import Database
+    from app.db.sends import Send, SendOutcome
 
 WRITERS: Final = 2
 MAX_BATCH: Final = 64
 MAX_WAITING: Final = 10_000  # sends; past it a new one is refused at once rather than late
 REQUEST_SECONDS: Final = 5.0
 LOCK_MS: Final = 200  # how long a whole batch waits for a row that someone else holds
-GLANCE_MS: Final = 50  # how long a target waits when the targets of a failed batch are tried one by one
-PATIENT_LOCK_MS: Final = 2000  # how long it then waits alone
 WIDE_RECIPIENTS: Final = 200  # a conversation seen to have more goes in batches of its own
-MAX_ISOLATED: Final = 4  # connections that targets in trouble may hold together
-QUARANTINE_SECONDS: Final = 1.0  # a target that was held goes straight to isolation for so long
-
-
-class _Waiting:
-    """A send in the queue, and everyone who waits for its outcome."""
-
-    __slots__ = ("deadline", "first", "others", "send")
-
-    def __init__(self, send: Send, deadline: float) -> None:
-        self.send = send
-        self.deadline = deadline
-        self.first: asyncio.Future[SendOutcome] = asyncio.get_running_loop().create_future()
-        self.others: list[asyncio.Future[SendOutcome]] = []
-
-    def resolve(self, outcome: SendOutcome) -> None:
-        for future in (self.first, *self.others):
-            if not future.done():
-                future.set_result(outcome)
-
-    def fail(self, error: Exception) -> None:
-        for future in (self.first, *self.others):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # whoever waited may have hung up: not "never retrieved"
 
 
 class SendQueue:
@@ -72,14 +44,13 @@ class SendQueue:
         """Commit through `commit(connection, sends, lock_timeout_ms)`, in tasks of this queue's own."""
         self._database = database
         self._commit = commit
-        self._waiting: deque[_Waiting] = deque()
-        self._by_key: dict[tuple[str, object], _Waiting] = {}  # what is in the queue, not yet in a batch
+        self._waiting: deque[Waiting] = deque()
+        self._by_key: dict[tuple[str, object], Waiting] = {}  # what is in the queue, not yet in a batch
         self._writers: list[asyncpg.Connection[asyncpg.Record] | None] = [None] * WRITERS
         self._idle_writers = list(range(WRITERS))
         self._tasks: set[asyncio.Task[None]] = set()
-        self._isolation = asyncio.Semaphore(MAX_ISOLATED)
-        self._quarantine: dict[tuple[str, ...], float] = {}
-        self._wide: set[tuple[str, ...]] = set()
+        self._isolation = Isolation(database, commit=commit, spawn=self._spawn)
+        self._wide: set[Target] = set()
         self._scheduled = False
 
     async def submit(self, send: Send) -> tuple[SendOutcome, bool]:
@@ -98,7 +69,7 @@ class SendQueue:
         else:
             if len(self._waiting) >= MAX_WAITING:
                 raise UnavailableError
-            waiting = _Waiting(send, time.monotonic() + REQUEST_SECONDS)
+            waiting = Waiting(send, time.monotonic() + REQUEST_SECONDS)
             future = waiting.first
             self._waiting.append(waiting)
             self._by_key[key] = waiting
@@ -132,8 +103,8 @@ class SendQueue:
             if batch:
                 self._spawn(self._run_batch(self._idle_writers.pop(), batch))
 
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[Waiting]:
+        batch: list[Waiting] = []
         now = time.monotonic()
         while self._waiting and len(batch) < MAX_BATCH:
             is_wide = self._waiting[0].send.target in self._wide
@@ -142,23 +113,21 @@ class SendQueue:
             waiting = self._waiting.popleft()
             self._by_key.pop((waiting.send.sender_id, waiting.send.client_message_id), None)
             if waiting.deadline <= now:
-                waiting.fail(UnavailableError())
-            elif self._quarantine.get(waiting.send.target, 0) > now:
-                self._spawn(self._isolate([waiting], PATIENT_LOCK_MS))
-            else:
+                waiting.fail()
+            elif not self._isolation.takes(waiting):
                 batch.append(waiting)
                 if is_wide:
                     break
         return batch
 
-    async def _run_batch(self, number: int, batch: list[_Waiting]) -> None:
+    async def _run_batch(self, number: int, batch: list[Waiting]) -> None:
         try:
             await self._attempt(number, batch)
         finally:
             self._idle_writers.append(number)
             self._start_batches()
 
-    async def _attempt(self, number: int, batch: list[_Waiting]) -> None:
+    async def _attempt(self, number: int, batch: list[Waiting]) -> None:
         stats.send_batch_size.observe(len(batch))
         sends = [waiting.send for waiting in batch]
         for attempt in range(3):
@@ -181,7 +150,7 @@ class SendQueue:
             else:
                 self._learn_width(sends, outcomes)
                 return _resolve(batch, outcomes)
-        await self._isolate_targets(batch)
+        await self._isolation.run(batch)
         return None
 
     def _learn_width(self, sends: list[Send], outcomes: list[SendOutcome]) -> None:
@@ -190,50 +159,6 @@ class SendQueue:
                 if len(self._wide) > MAX_WAITING:
                     self._wide.clear()
                 self._wide.add(send.target)
-
-    # --- Trouble ---------------------------------------------------------------------------------
-
-    async def _isolate_targets(self, batch: list[_Waiting]) -> None:
-        """Run a failed batch again, one target at a time: first a glance at each, then patience."""
-        stats.send_batches_isolated += 1
-        targets: dict[tuple[str, ...], list[_Waiting]] = {}
-        for waiting in batch:
-            targets.setdefault(waiting.send.target, []).append(waiting)
-        held = []
-        for group in targets.values():
-            if not await self._isolate(group, GLANCE_MS):
-                held.append(group)
-        until = time.monotonic() + QUARANTINE_SECONDS
-        if len(self._quarantine) > MAX_WAITING:
-            self._quarantine.clear()
-        for group in held:
-            self._quarantine[group[0].send.target] = until
-            self._spawn(self._isolate(group, PATIENT_LOCK_MS))
-
-    async def _isolate(self, group: list[_Waiting], lock_timeout_ms: int) -> bool:
-        """Run the sends of one target in a transaction of their own; false if a glance was not enough."""
-        is_glance = lock_timeout_ms == GLANCE_MS
-        try:
-            async with self._isolation:
-                for attempt in range(3):
-                    try:
-                        async with self._database.acquire() as connection:
-                            sends = [waiting.send for waiting in group]
-                            outcomes = await self._commit(connection, sends, lock_timeout_ms)  # type: ignore[arg-type]
-                    except UnavailableError as error:
-                        if isinstance(error.__cause__, RETRYABLE) and attempt < 2:  # noqa: PLR2004 - three in all
-                            continue
-                        if is_glance and isinstance(error.__cause__, asyncpg.LockNotAvailableError):
-                            return False
-                        raise
-                    _resolve(group, outcomes)
-                    return True
-        except UnavailableError as error:
-            _fail(group, error)
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            log_defect("send_failed", error, sends=len(group))
-            _fail(group, error)
-        return True
 
     # --- Connections and tasks -------------------------------------------------------------------
 
@@ -258,19 +183,16 @@ class SendQueue:
         task.add_done_callback(self._tasks.discard)
 
 
-def _resolve(batch: list[_Waiting], outcomes: list[SendOutcome]) -> None:
+def _resolve(batch: Sequence[Waiting], outcomes: Sequence[SendOutcome]) -> None:
     for waiting, outcome in zip(batch, outcomes, strict=True):
         waiting.resolve(outcome)
 
 
-def _fail(batch: list[_Waiting], error: Exception) -> None:
-    stats.sends_failed += len(batch)
+def _fail(batch: Sequence[Waiting], error: Exception) -> None:
     for waiting in batch:
-        failure = UnavailableError()
-        failure.__cause__ = error
-        waiting.fail(failure)
+        waiting.fail(error)
 
 
 def _is_lost_connection(error: Exception) -> bool:
     """Whether a new connection may answer at once: not after a time-out, not when none can be made."""
-    return not isinstance(error, (TimeoutError, UnavailableError))
+    return not isinstance(error, (TimeoutError, UnavailableError, asyncpg.QueryCanceledError))

@@ -185,7 +185,7 @@ async def test_who_is_too_far_behind_is_told_to_reload_and_goes_on_from_there(se
 
 
 @pytest.mark.parametrize(
-    ("cursor", "reason"),
+    "cursor, reason",
     [("{epoch}.1", "ahead"), ("{epoch}.9223372036854775807", "ahead"), ("zzzz.0", "epoch"), ("0.0", "epoch")],
 )
 async def test_a_cursor_that_is_not_of_this_inbox_is_answered_with_resync(server, open_stream, cursor, reason):

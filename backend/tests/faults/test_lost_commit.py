@@ -19,7 +19,7 @@ async def test_an_answer_lost_after_the_commit_is_found_by_the_same_key(
     start_server, open_stream, database_url, connection
 ):
     """Protocol 2.5, 5.4: the server asks again with the same keys; one row, one delivery, at once."""
-    port = int(re.search(r":(\d+)/", database_url)[1])
+    port = int(re.findall(r":(\d+)/", database_url)[0])
     async with TcpProxy(port) as proxy:
         through = re.sub(r":\d+/", f":{proxy.port}/", database_url)
         server = await start_server(database_url=through)

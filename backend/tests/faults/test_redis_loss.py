@@ -10,6 +10,7 @@ import time
 import pytest
 
 from app.embedded import start_valkey
+from tests.support.redis import redis_command
 from tests.support.servers import new_user
 
 pytestmark = pytest.mark.faults
@@ -182,12 +183,3 @@ async def test_a_server_that_starts_without_redis_serves_and_joins_it_later(star
         assert time.monotonic() - started < 0.5
     finally:
         revived.stop()
-
-
-async def redis_command(port: int, command: str) -> bytes:
-    """Send one command to a Valkey, as an operator would."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(command.encode() + b"\r\n")
-    reply = await asyncio.wait_for(reader.readline(), 5)
-    writer.close()
-    return reply

@@ -11,15 +11,15 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from app import events
 from app.errors import UnavailableError
 from app.inbox import Head, Missed
 from app.services.messaging import sse_stream
 from app.services.messaging.cursor import Cursor
 from app.services.messaging.sse_stream import Stream
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from tests.support.streams import parse_block
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

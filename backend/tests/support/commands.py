@@ -151,6 +151,6 @@ def command_of(pid: int) -> str:
 async def eventually(condition: Callable[[], Found], *, seconds: float = 20) -> Found:
     """Wait until `condition()` gives something true, and give it."""
     async with asyncio.timeout(seconds):
-        while not (outcome := condition()):  # noqa: ASYNC110 - the kernel tells nobody
+        while not (outcome := condition()):
             await asyncio.sleep(0.02)
     return outcome

@@ -24,6 +24,8 @@ def main() -> None:
     _arm(os.environ.get("FAILPOINT", ""))
     app = Gapless(settings)
     config = server.configure(app, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
+    if os.environ.get("PLAIN_PROTOCOL"):  # as another ASGI server would be: without the wire extension
+        config.http = "httptools"
     listener = server.listen(settings.host, settings.port)
     sys.stdout.write(f"PORT {listener.getsockname()[1]}\n")
     sys.stdout.flush()

@@ -67,6 +67,8 @@ class Server:
             "PYTHONPATH": str(BACKEND),
             **self.environment,
         }
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.run_server"],

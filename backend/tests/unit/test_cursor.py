@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from app.services.messaging.cursor import Cursor, Verdict, judge, parse_cursor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.services.messaging.cursor import Cursor, Verdict, judge, parse_cursor
+
 
 @pytest.mark.parametrize(
-    ("last", "number", "verdict"),
+    "last, number, verdict",
     [
         (7, 8, Verdict.DELIVER),
         (0, 1, Verdict.DELIVER),
@@ -37,7 +38,22 @@ def test_a_written_cursor_is_read_as_it_was(epoch, seq):
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "a", "a.", ".1", "A.1", "a.1\n", "a. 1", "a.+1", "a.1_0", "a.1.1", "a" * 13 + ".1", f"a.{2**63}", "a.\u0661"],
+    [
+        "",
+        ".",
+        "a",
+        "a.",
+        ".1",
+        "A.1",
+        "a.1\n",
+        "a. 1",
+        "a.+1",
+        "a.1_0",
+        "a.1.1",
+        "a" * 13 + ".1",
+        f"a.{2**63}",
+        "a.\u0661",
+    ],
 )
 def test_what_no_server_wrote_is_not_a_cursor(text):
     """Protocol 4.5."""

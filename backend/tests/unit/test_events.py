@@ -6,10 +6,10 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-from app import events
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import events
 from tests.support.streams import parse_block
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 import urllib.parse
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from app import events
 from app.api.error_handlers import problem_of

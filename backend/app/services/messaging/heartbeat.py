@@ -91,9 +91,7 @@ class Heartbeat:
 
     async def _check(self, streams: Sequence[Stream]) -> None:
         """Compare heads; what is still undelivered after a grace is read from PostgreSQL."""
-        before = {
-            stream: (stream.epoch, stream.seq, stream.change) for stream in streams if not stream.has_ended
-        }
+        before = {stream: (stream.epoch, stream.seq, stream.change) for stream in streams if not stream.has_ended}
         try:
             async with self._statements:
                 heads = await self._fetch_heads(sorted({stream.user_id for stream in before}))

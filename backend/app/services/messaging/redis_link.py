@@ -31,16 +31,16 @@ class RedisLink(asyncio.Protocol):
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
-        self._connection: Connection | None = None
+        self._writer: asyncio.StreamWriter | None = None  # kept: its finalizer would close the transport
         self._transport: asyncio.Transport | None = None
 
     def adopt(self, connection: Connection) -> None:
         """Take over the transport of a connection that the library has opened."""
-        # Private on purpose of the library's, and pinned by the lock file and a test: there is no
-        # public way to its transport, and none of ours to its TLS, ACL and Unix sockets.
-        writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
-        self._connection = connection  # kept: its finalizer would close the socket
-        self._transport = cast("asyncio.Transport", writer.transport)
+        # Private, and pinned by the lock file and a test: there is no public way to its transport, and none
+        # of ours to its TLS, ACL and Unix sockets.
+        self._writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
+        connection._writer = connection._reader = None  # noqa: SLF001 - or its finalizer would close the socket
+        self._transport = cast("asyncio.Transport", self._writer.transport)
         self._transport.set_protocol(self)
         self._transport.resume_reading()
 
@@ -48,11 +48,6 @@ class RedisLink(asyncio.Protocol):
         """Send encoded commands. After the end of the connection it does nothing."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(commands)
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What has been written and not taken by the kernel."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def abort(self) -> None:
         """End the connection at once; `on_lost` follows."""
@@ -90,7 +85,7 @@ async def open_link(
     )
     connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
     async with asyncio.timeout(2 * CONNECT_SECONDS):
-        await connection.connect()
+        await connection.connect()  # type: ignore[no-untyped-call]
     link = RedisLink(on_reply, on_lost)
     link.adopt(connection)
     return link

@@ -214,7 +214,8 @@ class PubSub:
                     await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter
                     pause_seconds = min(2.0, pause_seconds * 2)
         finally:
-            self._forget_connection()
+            if self._link is not None:
+                self._link.abort()
 
     def _ask_for_everything(self) -> None:
         self._changed = dict.fromkeys(self._channels)
