@@ -123,6 +123,9 @@ async def _storm() -> int:
     positions = [body.count(b".%d\nevent: new_message" % seq) for seq in range(start + 1, start + 5)]
     assert positions == [1, 1, 1, 1]
     client.writer.close()
+    async with asyncio.timeout(5):
+        while server.protocols():
+            await asyncio.sleep(0.001)
     assert done == IN_PROCESS_DISCONNECTS
     return done
 
