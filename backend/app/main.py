@@ -52,6 +52,7 @@ class Gapless:
             openapi_url="/openapi.json",
             redirect_slashes=False,  # a Location would repeat the query string, and with it a ticket
         )
+        self.api.include_router(messages.send_router, prefix=API_PREFIX)  # first: it is asked for most
         for router in (messages, stream_credentials, conversations, members, users):
             self.api.include_router(router.router, prefix=API_PREFIX)
         self.api.include_router(probes.router)

@@ -44,6 +44,11 @@ def services_of(request: Request) -> Services:
     return cast("Services", request.app.state.services)
 
 
+async def _services(request: Request) -> Services:
+    # A coroutine, though it waits for nothing: FastAPI runs plain functions in a thread.
+    return services_of(request)
+
+
 class UserCredential(SecurityBase):
     """A user's bearer token; or the server's key in X-API-Key, acting for the user in X-Act-As.
 
@@ -106,7 +111,8 @@ def require_server_key(services: Services, text: str | None) -> None:
 # A Principal, recognised: known to the database and not revoked.
 CurrentUser = Annotated[Principal, Security(UserCredential())]
 # The same for the send route alone, without a query for a user that was seen lately.
-SendingUser = Annotated[Principal, Security(UserCredential(for_sending=True))]
+SENDING_USER = UserCredential(for_sending=True)
+SendingUser = Annotated[Principal, Security(SENDING_USER)]
 # Use as `dependencies=[ServerKey]` of a route or router.
 ServerKey = Security(ServerCredential())
-ServicesOf = Annotated[Services, Depends(services_of)]
+ServicesOf = Annotated[Services, Depends(_services)]

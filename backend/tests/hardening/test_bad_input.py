@@ -89,7 +89,7 @@ async def scene(start_server) -> Scene:
 
 def conclude(complaints: Complaints, scene: Scene) -> None:
     assert complaints.asked > 20
-    assert complaints.found == []
+    assert not complaints.found, "\n".join(complaints.found)
     log = scene.server.log.read_text()
     assert "unexpected_error" not in log
     assert "Traceback" not in log
@@ -187,8 +187,6 @@ async def test_no_field_takes_a_value_that_breaks_something_behind_it(scene):
                 complaint = complaints.check(scene, name, f"{key}={value[:40]}", body=body, allowed=allowed)
                 checks.append(complaint)
     await asyncio.gather(*checks)
-    found = [fault for fault in complaints.found if not ("echo: " in fault and '"content":"c4n4ry' in fault)]
-    complaints.found = found  # a message that was accepted is given back as it was sent
     conclude(complaints, scene)
 
 
@@ -205,8 +203,8 @@ async def test_no_query_takes_what_is_not_a_number_or_a_cursor(scene):
             is_number = "integer" in json.dumps(parameter["schema"])
             for value in NOT_NUMBERS:
                 allowed = {422} if is_number or "stream" in name else None
-                if "stream" in name and (key == "ticket" or (key == "last_event_id" and not value)):
-                    allowed = {200, 401, 422}
+                if "stream" in name:
+                    allowed = {200} if key == "last_event_id" and value in {"", "1.0"} else {401, 422}
                 query = "&".join(filter(None, [rest, f"{key}={value}"]))
                 checks.append(complaints.check(scene, name, f"{key}={value}", query=query, allowed=allowed))
     await asyncio.gather(*checks)

@@ -18,7 +18,6 @@ NOT_HTTP = {
     "HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "an unknown version": f"GET /{CANARY} HTTP/9.9\r\n{HOST}\r\n",
     "NUL in the path": f"GET /{CANARY}\0 HTTP/1.1\r\n{HOST}\r\n",
-    "a bare line break in the path": f"GET /{CANARY}\nX-Canary: 1 HTTP/1.1\r\n{HOST}\r\n",
     "a byte above 127 in the path": f"GET /{CANARY}\xff HTTP/1.1\r\n{HOST}\r\n",
     "a header without a colon": f"GET / HTTP/1.1\r\n{HOST}{CANARY}\r\n\r\n",
     "a header name with a blank": f"GET / HTTP/1.1\r\n{HOST}X {CANARY}: 1\r\n\r\n",
@@ -34,6 +33,7 @@ NOT_HTTP = {
     "a chunk past 2^64": f"{SEND}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
 }
 REFUSED = {
+    "a bare line break in the path": f"GET /{CANARY}\nX-Canary: 1 HTTP/1.1\r\n{HOST}\r\n",  # read as HTTP/0.9
     "two hosts": f"GET /api/v1/users/me HTTP/1.1\r\n{HOST}Host: {CANARY}\r\n\r\n",
     "a host with a path": f"GET /api/v1/users/me HTTP/1.1\r\nHost: 127.0.0.1/{CANARY}\r\n\r\n",
     "a host with a user": f"GET /api/v1/users/me HTTP/1.1\r\nHost: {CANARY}@127.0.0.1\r\n\r\n",

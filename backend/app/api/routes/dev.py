@@ -59,7 +59,7 @@ async def list_users(services: ServicesOf) -> DevUsers:
     return DevUsers(items=[User.from_person(person) for person in people])
 
 
-@router.post("/token", responses=responses(404))
+@router.post("/token", responses=responses(404, 413, 415))
 async def make_token(body: DevTokenRequest, services: ServicesOf) -> DevToken:
     """Make a token for anybody, who from now on can be written to."""
     settings = services.settings

@@ -25,7 +25,7 @@ async def read_user(user_id: UserId, caller: CurrentUser, services: ServicesOf) 
     return User.from_person(await services.users.get_profile(caller.user_id, user_id))
 
 
-@router.put("/{user_id}", dependencies=[ServerKey], responses=responses())
+@router.put("/{user_id}", dependencies=[ServerKey], responses=responses(413, 415))
 async def put_user(user_id: UserId, body: PutUser, services: ServicesOf) -> User:
     """Make or replace a user. Only tokens issued later change the profile again."""
     person = await services.users.put_user(user_id, name=body.name, avatar_url=body.avatar_url)
