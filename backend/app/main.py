@@ -13,7 +13,8 @@ from app import __version__, startup
 from app.api import error_handlers, openapi
 from app.api.deps import Services
 from app.api.edge import Edge
-from app.api.routes import conversations, dev, members, messages, probes, stream, stream_credentials, users
+from app.api.paths import API_PREFIX, SEND_PATH, STREAM_PATH
+from app.api.routes import conversations, dev, members, messages, probes, send, stream, stream_credentials, users
 from app.auth import Authenticator
 from app.db.inbox import InboxReader
 from app.db.pool import Database
@@ -31,9 +32,8 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-API_PREFIX: Final = "/api/v1"
 FLUSH_SECONDS: Final = 2.0  # for the last publishes of a process
 
 
@@ -52,7 +52,6 @@ class Gapless:
             openapi_url="/openapi.json",
             redirect_slashes=False,  # a Location would repeat the query string, and with it a ticket
         )
-        self.api.include_router(messages.send_router, prefix=API_PREFIX)  # first: it is asked for most
         for router in (messages, stream_credentials, conversations, members, users):
             self.api.include_router(router.router, prefix=API_PREFIX)
         self.api.include_router(probes.router)
@@ -60,7 +59,7 @@ class Gapless:
             self.api.include_router(dev.router)
         error_handlers.install(self.api)
         openapi.install(self.api, settings)
-        self._stream: stream.StreamEndpoint | None = None
+        self._direct: dict[tuple[str | None, str | None], ASGIApp] = {}  # ahead of FastAPI's stack
         self._registry: StreamRegistry | None = None
         self._drain: asyncio.Task[None] | None = None
         self._app = Edge(self._route, settings)
@@ -75,10 +74,8 @@ class Gapless:
             self._drain = asyncio.get_running_loop().create_task(self._registry.drain())
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == stream.PATH and scope["method"] == "GET" and self._stream:
-            await self._stream(scope, receive, send)
-        else:
-            await self.api(scope, receive, send)
+        endpoint = self._direct.get((scope.get("method"), scope.get("path")), self.api)
+        await endpoint(scope, receive, send)
 
     @asynccontextmanager
     async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
@@ -120,7 +117,7 @@ class Gapless:
             user_service = UserService(database, publisher)
             message_service = MessageService(database, publisher)
             stack.push_async_callback(message_service.send_queue.close)
-            api.state.services = Services(
+            services = api.state.services = Services(
                 settings=settings,
                 database=database,
                 authenticator=authenticator,
@@ -131,12 +128,13 @@ class Gapless:
                 redis_is_up=lambda: pubsub.is_up,
                 is_draining=lambda: registry.is_draining,
             )
-            self._stream = stream.StreamEndpoint(
+            self._direct["GET", STREAM_PATH] = stream.StreamEndpoint(
                 registry,
                 authenticator=authenticator,
                 users=user_service,
                 heartbeat_seconds=settings.heartbeat_seconds,
             )
+            self._direct["POST", SEND_PATH] = send.SendEndpoint(services)
             yield
             self.begin_drain()
             if self._drain is not None:

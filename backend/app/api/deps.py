@@ -69,7 +69,10 @@ class UserCredential(SecurityBase):
 
     async def __call__(self, request: Request) -> Principal:
         """Authenticate, and make the user known to the database on first sight."""
-        services = services_of(request)
+        return await self.identify(request, services_of(request))
+
+    async def identify(self, request: Request, services: Services) -> Principal:
+        """Do the same where FastAPI has not routed the request."""
         headers = request.headers
         act_as = headers.get("x-act-as")
         if act_as is None:

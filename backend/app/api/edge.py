@@ -18,13 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import request_body
 from app.api.error_handlers import Headers, RenderedProblem, problem_of, render, request_id_of
+from app.api.paths import API_PREFIX, SEND_PATH, STREAM_PATH
 from app.errors import ForbiddenError, GaplessError
 from app.observability import log_defect, stats
 from app.origins import combined_headers, is_allowed_host, is_own_origin, normal_origin
 from app.settings import Settings
 
-API_PREFIX = "/api/v1"
-STREAM_PATH = f"{API_PREFIX}/messages/stream"
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 PROBE_PATHS = {"/health", "/ready"}  # an orchestrator asks by address, whatever ALLOWED_HOSTS says
 STANDING_HEADERS = [
@@ -197,7 +196,7 @@ def _meters(method: str, route: str, status: str) -> tuple[Callable[[], None], C
 def _route_of(scope: Scope) -> str | None:
     """Give the template of the route that answered, such as /api/v1/users/{user_id}."""
     path: str = scope["path"]
-    if path == STREAM_PATH:
+    if path in {STREAM_PATH, SEND_PATH}:
         return path
     template: str | None = getattr(scope.get("route"), "path", None)
     # FastAPI's routes know themselves without the prefix that they were included with.

@@ -8,12 +8,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.api import docs_page
+from app.api.paths import STREAM_PATH
 from app.schemas import problems
 from app.schemas.events import SSE_CURSOR, event_schemas
 from app.services.messaging import channels
 from app.settings import Settings
 
-STREAM_PATH = "/api/v1/messages/stream"
 DESCRIPTION = """\
 Real-time messages for an app that already has users. A `201` means the message is committed; every open
 stream gets every message addressed to its user exactly once and in order, or is told `resync`.

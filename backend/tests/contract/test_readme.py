@@ -96,7 +96,9 @@ def snippet(kind: str) -> str:
 
 
 async def check_token(token: str) -> None:
-    settings = Settings.model_construct(auth_jwt_secret=Settings(auth_jwt_secret=SECRET, app_env="development").auth_jwt_secret)
+    settings = Settings.model_construct(
+        auth_jwt_secret=Settings(auth_jwt_secret=SECRET, app_env="development").auth_jwt_secret
+    )
     principal = await Authenticator(settings, "key").bearer(token)
     assert (principal.user_id, principal.name) == ("ada", "Ada Lovelace")
 

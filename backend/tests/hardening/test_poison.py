@@ -8,11 +8,11 @@ import time
 
 import pytest
 import redis
+
 from app.observability import stats
 from app.services.messaging import channels
 from app.services.messaging.publisher import Publisher, RedisOutlet
 from app.services.messaging.redis_pubsub import PubSub
-
 from tests.hardening.raw import eventually, redis_of, subscriber_ids, watched
 from tests.support.servers import new_user
 

@@ -9,20 +9,18 @@ from fastapi import APIRouter, Path, Response
 from app.api.body import JsonRoute
 from app.api.deps import CurrentUser, SendingUser, ServicesOf
 from app.api.json_response import json_response
-from app.api.send_route import SendRoute
 from app.schemas import messages as schemas
 from app.schemas.problems import responses
 from app.schemas.text import Emoji, Id
 from app.services.message_service import NewMessage
 
 router = APIRouter(prefix="/messages", tags=["messages"], route_class=JsonRoute)
-send_router = APIRouter(prefix="/messages", tags=["messages"], route_class=SendRoute)
 
 MessageId = Annotated[Id, Path(description="The message's id.")]
 EmojiInPath = Annotated[Emoji, Path(description="One emoji, percent-encoded.")]
 
 
-@send_router.post(
+@router.post(
     "/send",
     status_code=201,
     operation_id="send_message",

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from app.services.messaging.stream_registry import StreamRegistry
     from app.services.user_service import UserService
 
-PATH: Final = "/api/v1/messages/stream"
 LIFETIME_SECONDS: Final = 30 * 60
 BUSY_RETRY_MS: Final = (10_000, 20_000)
 RESPONSE_HEADERS: Final = [
