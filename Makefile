@@ -16,7 +16,7 @@ LINTED := backend $(wildcard benchmarks)
 RUFF_CONFIG := --config backend/pyproject.toml
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --python-version 3.11 --extra embedded pyproject.toml
-TEST_PACKAGES := chromium nginx haproxy libfaketime
+TEST_PACKAGES := chromium curl nginx haproxy libfaketime
 # Wanted where Debian has them.
 OPTIONAL_TEST_PACKAGES := libnginx-mod-nchan
 

@@ -55,6 +55,7 @@ class _Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._settings.workers)]
         await self._stopping.wait()
+        self._listener.close()  # or connections would be taken that no worker answers
         self._tell_all(signal.SIGTERM)
         _, late = await asyncio.wait(keepers, timeout=STOP_SECONDS)
         if late:
@@ -97,6 +98,8 @@ class _Supervisor:
 
     async def _run_worker(self, number: int) -> int:
         descriptor = self._listener.fileno()
+        if descriptor < 0:  # closed: all are to stop
+            return 0
         arguments = (str(value) for value in (descriptor, number, os.getpid()))
         worker = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app.serving", *arguments, pass_fds=[descriptor], stdin=asyncio.subprocess.DEVNULL

@@ -7,10 +7,12 @@ as it is, so that the stream endpoint finds the server's extensions.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from http import HTTPStatus
 
 import structlog
 import uuid_utils
@@ -46,6 +48,9 @@ PREFLIGHT_HEADERS = [
 CONTENT_SECURITY_POLICY = b"default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")  # nothing that could break a header or a log line
 
+SLOW_SECONDS = 1.0
+
+access_log = logging.getLogger(__name__)
 log = structlog.get_logger(__name__)
 
 
@@ -173,9 +178,15 @@ def _record(scope: Scope, status: int | None, started_at: float) -> None:
     method = scope["method"] if scope["method"] in METHODS else "other"
     count, observe = _meters(method, route or "none", str(status))
     count()
-    if route != STREAM_PATH:  # a stream lasts for half an hour and says nothing of speed
+    is_stream = route == STREAM_PATH
+    if not is_stream:  # a stream lasts for half an hour and says nothing of speed
         observe(seconds)
-    log.info(
+    is_ordinary = status is not None and status < HTTPStatus.BAD_REQUEST and (seconds < SLOW_SECONDS or is_stream)
+    level = logging.DEBUG if is_ordinary else logging.INFO  # thousands of lines a second would cost more than sends
+    if not access_log.isEnabledFor(level):
+        return
+    log.log(
+        level,
         "request",
         method=method,
         # Percent-encoded where no route is known: a line break in a path stays in its line.

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.auth import LEEWAY
-from app.db.migrate import current_revision, newest_revision
+from app.db.migrate import current_revision, is_recent, newest_revision
 from app.db.operations import DatabaseFacts, read_facts
 from app.db.pool import Database
 from app.errors import GaplessError
@@ -26,7 +26,7 @@ from app.startup import MIN_POSTGRES
 
 Outcome = Literal["ok", "warn", "fail"]
 
-CONNECTIONS_PER_PROCESS: Final = 13  # a pool of 10, two writers and the one for what failed
+CONNECTIONS_PER_PROCESS: Final = 12  # a pool of 10 and two writers
 ROUND_TRIP_SECONDS: Final = 5.0
 MIN_FILES: Final = 1024
 GOOD_FILES: Final = 10_000
@@ -148,9 +148,11 @@ def _revision(revision: str | None) -> Check:
     needed = newest_revision()
     if revision == needed:
         return Check("migrations", "ok", f"The schema is at revision {revision}.")
-    is_newer = revision is not None and revision > needed
-    advice = "This version is older than the schema: update Gapless." if is_newer else "Run: gapless migrate"
-    return Check("migrations", "fail", f"The schema is at {revision or 'none'}, this version needs {needed}. {advice}")
+    if is_recent(revision):
+        sentence = f"The schema is at {revision}, newer than {needed} of this version: finish the upgrade."
+        return Check("migrations", "warn", sentence)
+    sentence = f"The schema is at {revision or 'none'}, this version needs {needed}. Run: gapless migrate"
+    return Check("migrations", "fail", sentence)
 
 
 def _clock(theirs: datetime, asked_at: datetime, answered_at: datetime) -> Check:

@@ -31,6 +31,15 @@ def newest_revision() -> str:
     return ScriptDirectory.from_config(config).get_current_head() or ""
 
 
+def is_recent(revision: str | None) -> bool:
+    """Whether this version of the code can serve a database at `revision`.
+
+    A newer one, too: migrations keep what the version before them needs, so that a schema is migrated
+    first and processes are replaced one by one.
+    """
+    return revision is not None and revision >= newest_revision()
+
+
 async def current_revision(database: Database) -> str | None:
     """Name the revision of a database; None when it was never migrated. Raises UnavailableError."""
     try:

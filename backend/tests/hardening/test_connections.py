@@ -26,21 +26,21 @@ async def open_raw(connect, server, user: str, *headers: str, **fields) -> Raw:
 # --- A second request on a stream's connection ---------------------------------------------------
 
 
-@pytest.mark.parametrize("behind", [HEALTH, HEALTH[:9], b"G", b"\0garbage\r\n\r\n"])
 @pytest.mark.parametrize("when", ["at once", "later"])
-async def test_a_second_request_on_a_streams_connection_ends_it(server, connect, valkey, behind, when):
+async def test_a_second_request_on_a_streams_connection_ends_it(server, connect, valkey, when):
     """Protocol 4.8: whole, half or no request at all: uvicorn would mark the wrong one as gone, for ever."""
     bob = new_user("bob")
-    if when == "at once":
-        raw = await connect(server, stream_request(bob) + behind)
-    else:
-        raw = await open_raw(connect, server, bob)
-        assert watched(valkey.url) == {bob}  # it is there, so that its going can be seen
-        raw.write(behind)
-    rest = await raw.rest(5)
-    assert b'"status":"ok"' not in rest
-    assert b"HTTP/1.1" not in rest or when == "at once"
-    await eventually(lambda: not watched(valkey.url), 3, "the stream leaves")
+    for behind in (HEALTH, HEALTH[:9], b"G", b"\0garbage\r\n\r\n"):
+        if when == "at once":
+            raw = await connect(server, stream_request(bob) + behind)
+        else:
+            raw = await open_raw(connect, server, bob)
+            assert watched(valkey.url) == {bob}  # it is there, so that its going can be seen
+            raw.write(behind)
+        rest = await raw.rest(5)
+        assert b'"status":"ok"' not in rest
+        assert b"HTTP/1.1" not in rest or when == "at once"
+        await eventually(lambda: not watched(valkey.url), 3, "the stream leaves")
     assert "Traceback" not in server.log.read_text()
     assert "unexpected_error" not in server.log.read_text()
 
@@ -127,23 +127,18 @@ async def test_streams_that_are_evicted_while_they_open_are_told_to_come_back_an
     assert all(b"\nretry: " in body for body in bodies)
 
 
-@pytest.mark.parametrize("how", ["fin", "rst", "fin before the answer"])
-async def test_a_client_that_goes_takes_its_stream_along(server, connect, valkey, how):
+async def test_a_client_that_goes_takes_its_stream_along(server, connect, valkey):
     """Protocol 1.2: also one that only half-closes, which EventSource never does and scripts do."""
     bob = new_user("bob")
-    if how == "fin before the answer":
-        raw = await connect(server, stream_request(bob))
-        raw.half_close()
-        await raw.rest(5)
-    else:
+    early = await connect(server, stream_request(bob))
+    early.half_close()
+    await early.rest(5)
+    await eventually(lambda: not watched(valkey.url), 5, "the stream leaves")
+    for leave in (Raw.half_close, Raw.reset, lambda raw: raw.writer.close()):
         raw = await open_raw(connect, server, bob)
         assert watched(valkey.url) == {bob}
-        if how == "fin":
-            raw.half_close()
-            await raw.rest(5)
-        else:
-            raw.reset()
-    await eventually(lambda: not watched(valkey.url), 5, "the stream leaves")
+        leave(raw)
+        await eventually(lambda: not watched(valkey.url), 5, "the stream leaves")
 
 
 async def test_a_client_that_speaks_http_1_0_without_a_host_is_served_and_then_closed(start_server, connect, valkey):
@@ -214,36 +209,33 @@ async def test_no_connection_is_held_by_trickling_bytes(server, connect):
     assert slowest < 2  # on a machine that others use, too
 
 
-@pytest.mark.parametrize(
-    "endless",
-    [
-        b"GET /health HTTP/1.1\r\nHost: a\r\nX: ",
-        b"GET /health?",
-        b"GET /health HTTP/1.1\r\nHost: a\r\n",
-        (
-            b"POST /api/v1/messages/send HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nTrailer: "
-        ),
-    ],
-    ids=["a header", "a request line", "many headers", "a trailer"],
-)
-async def test_a_head_without_an_end_is_cut_and_costs_no_memory(server, connect, endless):
-    """Protocol 9.5: uvicorn itself would take gigabytes."""
+ENDLESS = [
+    b"GET /health HTTP/1.1\r\nHost: a\r\nX: ",
+    b"GET /health?",
+    b"GET /health HTTP/1.1\r\nHost: a\r\n",
+    request("POST", SEND, "Content-Type: application/json", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\nTrailer: ",
+    request("POST", SEND, "Content-Type: application/json", "Transfer-Encoding: chunked") + b"1;extension=",
+]
+
+
+async def test_a_head_without_an_end_is_cut_and_costs_no_memory(server, connect):
+    """Protocol 9.5: a header, a request line, many headers, a trailer: uvicorn itself would take gigabytes."""
     before = resident_mb(server.pid)
-    raw = await connect(server, endless)
-    piece = b"a: b\r\n" * 40_000 if endless.endswith(b"\n") else b"x" * 240_000
-    written = 0
-    try:
-        async with asyncio.timeout(10):
-            while written < 200_000_000:
-                raw.write(piece)
-                written += len(piece)
-                await raw.writer.drain()
-    except ConnectionError:
-        pass
-    assert written < 60_000_000  # what the sockets hold, and no more
-    assert resident_mb(server.pid) - before < 30
-    assert (await server.call("GET", "/health"))[0] == 200
+    for endless in ENDLESS:
+        raw = await connect(server, endless)
+        piece = b"a: b\r\n" * 40_000 if endless.endswith(b"\n") else b"x" * 240_000
+        written = 0
+        try:
+            async with asyncio.timeout(10):
+                while written < 200_000_000:
+                    raw.write(piece)
+                    written += len(piece)
+                    await raw.writer.drain()
+        except ConnectionError:
+            pass
+        assert written < 60_000_000, endless  # what the sockets hold, and no more
+        assert resident_mb(server.pid) - before < 30
+        assert (await server.call("GET", "/health"))[0] == 200
 
 
 # --- Unsubscribe and subscribe at once -----------------------------------------------------------
@@ -267,3 +259,23 @@ async def test_closing_and_opening_in_the_same_moment_never_leaves_a_stream_deaf
     with redis_of(valkey.url) as client:
         assert dict(client.pubsub_numsub(f"user:{bob}"))[f"user:{bob}".encode()] <= 1
     await eventually(lambda: not watched(valkey.url), 3, "the streams leave")
+
+
+async def test_a_drain_that_begins_while_streams_open_refuses_none_of_them_for_ever(server, connect):
+    """Protocol 4.7, 7.1: each is told to come back, or finds nobody listening; the process exits with 0."""
+    users = [new_user("u") for _ in range(60)]
+    await server.know(users[0])
+
+    async def open_until_it_ends(user: str) -> bytes:
+        raw = await connect(server, stream_request(user))
+        return await raw.rest(14)
+
+    opening = [asyncio.create_task(open_until_it_ends(user)) for user in users]
+    await asyncio.wait(opening, timeout=0.03)
+    code = await server.terminate()
+    received = [task.result() for task in (await asyncio.wait(opening))[0] if task.exception() is None]
+    assert code == 0
+    answered = [text for text in received if text]
+    assert answered
+    assert {text.split(b"\r\n")[0] for text in answered} == {b"HTTP/1.1 200 OK"}
+    assert all(b"retry: " in text and text.endswith(END_OF_RESPONSE) for text in answered)

@@ -18,7 +18,7 @@ from tests.hardening.in_process import InProcessServer
 from tests.hardening.raw import Raw, descriptors, eventually, resident_mb, stream_request, subscriber_ids, watched
 from tests.support.servers import new_user, token_for
 
-REAL_SECONDS = 15.0
+REAL_SECONDS = 10.0
 REAL_CLIENTS = 200
 IN_PROCESS_DISCONNECTS = 50_000
 

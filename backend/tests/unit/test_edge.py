@@ -159,7 +159,8 @@ async def test_a_response_that_breaks_in_the_middle_is_left_unfinished():
     assert [message.get("more_body") for message in answer.messages[1:]] == [True]
 
 
-async def test_the_log_holds_no_query_no_header_no_body_and_no_text_of_an_error():
+async def test_the_log_holds_no_query_no_header_no_body_and_no_text_of_an_error(caplog):
+    caplog.set_level(logging.DEBUG, logger="app.api.edge")
     with structlog.testing.capture_logs() as lines:
         headers = {**JSON, "authorization": CANARY, "cookie": CANARY, "user-agent": CANARY}
         await ask("POST", f"/api/v1/echo?ticket={CANARY}", headers, body=f'{{"{CANARY}":1}}'.encode())

@@ -121,9 +121,9 @@ async def _ask(services: Services) -> _DatabaseState:
             revision = await migrate.current_revision(services.database)
     except (UnavailableError, TimeoutError):
         return _DatabaseState(is_up=False, is_current=False)
-    return _DatabaseState(is_up=True, is_current=revision == _newest_revision())
+    return _DatabaseState(is_up=True, is_current=_is_recent(revision))
 
 
-@lru_cache(maxsize=1)
-def _newest_revision() -> str:
-    return migrate.newest_revision()  # reads the folder of migrations, which does not change while we run
+@lru_cache(maxsize=8)
+def _is_recent(revision: str | None) -> bool:
+    return migrate.is_recent(revision)  # reads the folder of migrations, which does not change while we run

@@ -77,6 +77,7 @@ class PubSub:
         self._probe_sent_at = 0.0
         self._probe_answered = asyncio.Event()
         self.is_up = False
+        self._said_up: bool | None = None
 
     # --- Subscriptions ---------------------------------------------------------------------------
 
@@ -245,9 +246,10 @@ class PubSub:
         self._fail("publish_unanswered")
 
     def _set_up(self, *, up: bool, reason: str = "") -> None:
-        if up != self.is_up:  # once per change, not once per attempt
-            self.is_up = up
-            stats.redis_up = int(up)
+        self.is_up = up
+        stats.redis_up = int(up)
+        if up != self._said_up:  # once per change, not once per attempt
+            self._said_up = up
             if up:
                 _log.info("redis_up", channels=len(self._channels))
             else:
