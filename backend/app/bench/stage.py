@@ -1,0 +1,231 @@
+"""The server under load and what stands behind it: our own, started for the run, or a running one.
+
+Our own: an embedded PostgreSQL (fsync on) and Valkey in a temporary folder, and for each profile a new
+database and one `gapless serve` in production settings on a core of its own. All of it ends with us.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from app import development
+from app.auth import mint_token
+from app.bench import procs
+from app.bench.posts import Posts, encode_request
+from app.bench.procs import Cores, CpuMeter
+from app.bench.streams import StreamRequest, Streams
+from app.commands.connection import sign_token
+from app.db import users
+from app.db.migrate import migrate
+from app.embedded import EmbeddedServers
+from app.embedded_process import free_port
+from app.exits import CommandError, Exit
+
+STREAM_PATH = "/api/v1/messages/stream"
+SEND_PATH = "/api/v1/messages/send"
+SETUP_CLIENTS = 32
+
+
+class SkipError(Exception):
+    """A profile cannot run on this server; the message says why."""
+
+
+@dataclass
+class Target:
+    """One server to put load on."""
+
+    host: str
+    port: int
+    secret: str | None  # None: tokens are signed as the other commands do
+    database_url: str | None
+    redis_url: str | None
+    pids: Mapping[str, int] = field(default_factory=dict)  # whose processor time can be measured, by name
+    cores: Cores | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """What stands in `Host:`."""
+        return f"{self.host}:{self.port}"
+
+    @cached_property
+    def run(self) -> str:
+        """Tell this run's users from all others."""
+        return secrets.token_hex(3)
+
+    def user_ids(self, count: int, kind: str = "user") -> list[str]:
+        """Name users that nobody else uses."""
+        return [f"bench-{self.run}-{kind}-{number}" for number in range(count)]
+
+    def bearer(self, user_id: str) -> dict[str, str]:
+        """Sign in."""
+        token = mint_token(self.secret, user_id) if self.secret is not None else sign_token(user_id)
+        return {"Authorization": f"Bearer {token}"}
+
+    def stream_requests(self, user_ids: Sequence[str]) -> list[StreamRequest]:
+        """Give what opens a stream of each."""
+        return [StreamRequest(user, f"{STREAM_PATH}?user_id={user}", self.bearer(user)) for user in user_ids]
+
+    def streams(self) -> Streams:
+        """Make a set of streams."""
+        return Streams(self.host, self.port)
+
+    async def posts(self, clients: int) -> Posts:
+        """Open connections to send on."""
+        return await Posts.connect(self.host, self.port, clients=clients)
+
+    async def database(self) -> asyncpg.Connection[asyncpg.Record]:
+        """Connect to the server's database. Raises SkipError when it is not known."""
+        if self.database_url is None:
+            raise SkipError("needs DATABASE_URL of the server")
+        return await asyncpg.connect(self.database_url, server_settings={"application_name": "gapless bench"})
+
+    def redis(self) -> str:
+        """Give the URL of the server's Redis. Raises SkipError when it is not known."""
+        if self.redis_url is None:
+            raise SkipError("needs REDIS_URL of the server")
+        return self.redis_url
+
+    def meter(self) -> CpuMeter:
+        """Begin to measure processor time."""
+        return CpuMeter({"load client": os.getpid(), **self.pids}, self.cores)
+
+    async def make_users(self, user_ids: Sequence[str]) -> None:
+        """Make users that can be written to: in the database, or by signing in as each."""
+        if self.database_url is not None:
+            connection = await self.database()
+            try:
+                async with connection.transaction():
+                    await users.ensure(connection, user_ids)  # type: ignore[arg-type] - a pool's proxy or not
+            finally:
+                await connection.close()
+            return
+        requests = [encode_request("GET", "/api/v1/users/me", self.address, self.bearer(user)) for user in user_ids]
+        posts = await self.posts(min(SETUP_CLIENTS, len(requests)))
+        try:
+            result = await posts.closed_loop(lambda _: requests.pop(), seconds=60, most=len(requests))
+        finally:
+            posts.close()
+        if result.failed:
+            raise CommandError(f"The server refuses users: {result.errors[0]}", Exit.REFUSED)
+
+
+class GivenStage:
+    """A server that runs already: nothing of it is started, pinned or stopped."""
+
+    is_own = False
+
+    def __init__(self, url: str) -> None:
+        """Take the server's URL; where its database is comes from the environment, or from `gapless dev`."""
+        parts = urlsplit(url)
+        if parts.scheme != "http" or parts.hostname is None:
+            raise CommandError("--url takes http://host:port: the load client does not speak TLS.", Exit.USAGE)
+        running = development.running_server()
+        is_ours = running is not None and running.url.rstrip("/") == url.rstrip("/")
+        found = development.environment() if is_ours else {}
+        self._target = Target(
+            "127.0.0.1" if parts.hostname == "localhost" else parts.hostname,
+            parts.port or 80,
+            secret=None,
+            database_url=os.environ.get("DATABASE_URL") or found.get("database_url"),
+            redis_url=os.environ.get("REDIS_URL") or found.get("redis_url"),
+            pids={"server": running.pid} if is_ours and running is not None else {},
+        )
+
+    @asynccontextmanager
+    async def server(self, **settings: object) -> AsyncIterator[Target]:
+        """Give the server. `settings` are those of our own; a profile looks at `target.settings`."""
+        del settings
+        yield self._target
+
+
+class OwnStage:
+    """Servers of our own, below `folder`."""
+
+    is_own = True
+
+    def __init__(self, folder: Path, servers: EmbeddedServers, *, database_url: str, redis_url: str, cores: Cores) -> None:
+        """Use running servers; `own_stage` starts them."""
+        self._folder = folder
+        self._servers = servers
+        self._database_url = database_url
+        self._redis_url = redis_url
+        self._number = 0
+        self.cores = cores
+
+    @asynccontextmanager
+    async def server(self, **settings: object) -> AsyncIterator[Target]:
+        """Run one server process with a new database for the length of the block; keywords are settings."""
+        self._number += 1
+        name = f"bench_{self._number}"
+        url, _, template = self._database_url.rpartition("/")
+        admin = await asyncpg.connect(f"{url}/postgres")
+        try:
+            await admin.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+            secret, port = secrets.token_urlsafe(48), free_port()
+            given = {key.upper(): str(value) for key, value in settings.items()}
+            environment = {
+                **{key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "HOME") if key in os.environ},
+                "APP_ENV": "production",
+                "HOST": "127.0.0.1",
+                "PORT": str(port),
+                "DATABASE_URL": f"{url}/{name}",
+                "REDIS_URL": self._redis_url,
+                "AUTH_JWT_SECRET": secret,
+                **given,
+            }
+            command = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
+            log = self._folder / f"server-{self._number}.log"
+            with procs.start_server(
+                command, cores=self.cores.server, log=log, environment=environment, folder=self._folder
+            ) as process:
+                await procs.until_answers(process, "127.0.0.1", port, "/ready")
+                yield Target(
+                    "127.0.0.1",
+                    port,
+                    secret=secret,
+                    database_url=f"{url}/{name}",
+                    redis_url=self._redis_url,
+                    pids={"server": process.pid, **self.backend_pids()},
+                    cores=self.cores if self.cores.are_apart else None,
+                    settings=given,
+                )
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        finally:
+            await admin.close()
+
+    def backend_pids(self) -> dict[str, int]:
+        """Give the processes behind the server."""
+        found = {"PostgreSQL": self._servers.postgres, "Valkey": self._servers.valkey}
+        return {name: server.pid for name, server in found.items() if server is not None}
+
+
+@contextmanager
+def own_stage() -> Iterator[OwnStage]:
+    """Start PostgreSQL and Valkey for the length of the block. Not from inside an event loop."""
+    folder = Path(tempfile.mkdtemp(prefix="gapless-bench-"))
+    folder.chmod(0o711)  # as root PostgreSQL runs as another user
+    before = os.sched_getaffinity(0)
+    cores = procs.choose_cores()
+    try:
+        # First of all: what is started from here on inherits it.
+        os.sched_setaffinity(0, cores.load)
+        servers = EmbeddedServers(folder)
+        with servers as urls:
+            migrate(urls.database_url)
+            yield OwnStage(folder, servers, database_url=urls.database_url, redis_url=urls.redis_url, cores=cores)
+    finally:
+        os.sched_setaffinity(0, before)
+        shutil.rmtree(folder, ignore_errors=True)
