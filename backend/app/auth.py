@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -29,6 +30,7 @@ MAX_TOKEN_CHARACTERS = 8192
 CACHED_TOKENS = 10_000
 CACHED_TOKEN_SECONDS = 60
 COOKIE_LIFETIME = timedelta(hours=24)
+MAX_COOKIES_TRIED = 8
 TICKET_LIFETIME = timedelta(seconds=30)
 COOKIE_USE = "gapless:stream-cookie"
 TICKET_USE = "gapless:stream-ticket"
@@ -190,14 +192,14 @@ class Authenticator:
     def _cookie_of(self, user_id: str, headers: RawHeaders) -> Principal:
         prefix = cookie_name(user_id) + "="
         refusal = UnauthorizedError()
-        for line in header_values(headers, b"cookie"):
-            for pair in line.split(";"):
-                if pair.strip().startswith(prefix):
-                    # A sibling subdomain can plant a cookie of this name beside ours: try each.
-                    try:
-                        return self.read_cookie(pair.strip().removeprefix(prefix))
-                    except UnauthorizedError as error:
-                        refusal = error
+        pairs = (pair.strip() for line in header_values(headers, b"cookie") for pair in line.split(";"))
+        own = (pair.removeprefix(prefix) for pair in pairs if pair.startswith(prefix))
+        # A sibling subdomain can plant cookies of this name beside ours: try each, but not for ever.
+        for value in islice(own, MAX_COOKIES_TRIED):
+            try:
+                return self.read_cookie(value)
+            except UnauthorizedError as error:
+                refusal = error
         raise refusal
 
     def _sign(self, principal: Principal, use: str, expires_at: datetime) -> str:

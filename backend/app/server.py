@@ -90,6 +90,10 @@ class GaplessProtocol(HttpToolsProtocol):
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + problem.body)
         self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        # A client that asks for WebSocket is answered over HTTP; whoever likes could fill the log with it.
+        pass
+
     def on_message_begin(self) -> None:
         """Refuse a second request on a stream's connection: uvicorn would mark the wrong one as gone."""
         if self._wire is not None:

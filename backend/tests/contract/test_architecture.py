@@ -25,7 +25,7 @@ LAYERS = [
     {"services"},
     {"api"},
     {"main", "server", "serving", "supervisor", "startup", "documents", "asyncapi", "development", "failures", "cli",
-     "commands", "embedded", "embedded_postgres", "embedded_process", "embedded_valkey"},
+     "commands", "bench", "embedded", "embedded_postgres", "embedded_process", "embedded_valkey"},
 ]  # fmt: skip
 # What a layer must not know although it lies above it, or beside it.
 FORBIDDEN = {

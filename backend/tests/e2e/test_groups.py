@@ -61,3 +61,18 @@ async def test_a_stream_ends_with_its_token(server, open_stream):
     await server.know(bob)
     stream = await open_stream(server, bob, token=token_for(bob, minutes=2 / 60))
     await stream.until_end(4)
+
+
+async def test_who_writes_has_read_and_sends_no_receipt(server, open_stream):
+    """Protocol 2.6: the message itself says that its sender has read up to it."""
+    ada, bob = new_user("ada"), new_user("bob")
+    await server.know(ada, bob)
+    stream = await open_stream(server, ada)
+    await server.send(ada, bob, "one")
+    answer = await server.send(bob, ada, "two")
+    await stream.messages(2)
+    _, conversation = await server.call("GET", f"/conversations/{answer['conversation_id']}", user=bob)
+    assert (conversation["unread"], conversation["last_read_seq"]) == (0, 2)
+    await stream.silence(0.3)
+    await server.call("POST", f"/conversations/{answer['conversation_id']}/read", user=bob, json={"seq": 2})
+    await stream.silence(0.3)  # nothing has moved

@@ -100,7 +100,8 @@ async def test_every_event_of_the_table_has_exactly_its_id_and_data(start_server
     again = await open_stream(server, bob, cursor=cursor)
     await server.send(ada, bob, "next")
     assert (await again.until("new_message")).json["content"] == "next"
-    assert [event.name for event in again.events if event.data] == ["connected", "new_message"]
+    replayed = [event.name for event in again.events if event.data and event.name != "heartbeat"]
+    assert replayed == ["connected", "new_message"]
 
 
 async def test_a_parser_that_is_not_ours_reads_the_stream(server):

@@ -52,7 +52,7 @@ async def test_a_revoked_user_is_out_within_a_heartbeat_without_redis(start_serv
 
 @pytest.mark.parametrize("with_redis", [True, False])
 async def test_a_removed_member_gets_nothing_sent_after_the_removal(start_server, open_stream, valkey, with_redis):
-    """Protocol 2.3: with Redis and without; what was sent before is not replayed either."""
+    """Protocol 2.3, 5.3: with Redis and without; what was sent before is not replayed either."""
     server = await start_server(heartbeat_seconds=1)
     ada, bob = new_user("ada"), new_user("bob")
     await server.know(ada, bob)

@@ -35,6 +35,7 @@ async def test_a_change_without_a_message_raises_the_rev_all_the_same(world: Wor
 
 
 async def test_a_rev_from_before_a_restore_is_answered_with_a_lower_one(world: World):
+    """Protocol 6.4."""
     (ann,) = await world.users("ann")
     group = await world.group(ann)
     news = await world.conversations.list_changes(ann, group.id, after_rev=2**63 - 1, limit=50)
@@ -42,6 +43,7 @@ async def test_a_rev_from_before_a_restore_is_answered_with_a_lower_one(world: W
 
 
 async def test_pages_of_changes_lose_nothing_while_everything_changes(world: World):
+    """Protocol 6.4: while `has_more`, `rev` is that of the last item."""
     ann, bob = await world.users("ann", "bob")
     made = await world.direct(ann, bob)
     for number in range(30):

@@ -109,6 +109,7 @@ async def test_a_cursor_that_was_never_given_is_refused(world: World, cursor: st
 
 
 async def test_own_settings_are_told_to_oneself_alone_without_a_rev(world: World):
+    """Protocol 3.7: the form that is not counted."""
     ann, bob = await world.users("ann", "bob")
     made = await world.direct(ann, bob)
     world.outlet.take()
@@ -179,6 +180,7 @@ async def test_history_pages_both_ways_and_carries_the_rev(world: World):
 
 
 async def test_a_conversation_too_big_for_a_frame_is_told_in_short(world: World):
+    """Protocol 3.1, 3.7."""
     ann, *others = await world.users("ann", *("u" * 100 + f"{number:02}" for number in range(30)))
     await world.database.fetch(
         "UPDATE users SET name = repeat('\U0001f600', 100), avatar_url = 'https://x/' || repeat('y', 500) "

@@ -68,6 +68,7 @@ async def test_who_joins_reads_what_is_sent_from_then_on_by_every_route(world: W
 
 
 async def test_who_joined_later_is_not_told_what_was_said_before(world: World):
+    """Protocol 3.7: `{id, rev}` in place of an edit from before."""
     ann, bob, cid = await world.users("ann", "bob", "cid")
     group = await world.group(ann, bob)
     before = await world.send(ann, group.id, "before")
@@ -85,6 +86,7 @@ async def test_who_joined_later_is_not_told_what_was_said_before(world: World):
 
 
 async def test_who_left_reads_nothing_and_who_returns_starts_anew(world: World):
+    """Protocol 3.7, 6.6, 9.4."""
     ann, bob = await world.users("ann", "bob")
     group = await world.group(ann, bob)
     mine = await world.send(bob, group.id, "mine")

@@ -102,6 +102,7 @@ async def test_owners_delete_what_others_sent_members_do_not(world: World, room:
 
 
 async def test_reactions_are_told_as_they_stand(world: World, room: Room):
+    """Protocol 3.5: absolute values."""
     ann, bob, _, message = room
     await world.messages.put_reaction(bob, message.id, emoji="👍")
     await world.messages.put_reaction(ann, message.id, emoji="👍")

@@ -24,6 +24,7 @@ async def world(postgres: PostgresProcess, template: str) -> AsyncIterator[World
 
 @pytest.mark.parametrize("block", range(10))
 async def test_a_copy_ends_like_a_fresh_one(world: World, block: int):
+    """Protocol 6.4, 6.5, 6.6."""
     for number in range(HISTORIES_PER_TEST):
         seed = block * HISTORIES_PER_TEST + number
         history = History(world, random.Random(seed))

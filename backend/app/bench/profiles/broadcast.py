@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from app.bench.plan import Run
     from app.bench.results import ProfileResult
 
-DELIVERIES: Final = 145_000  # a second: what the prototype did (docs/architecture.md)
+DELIVERIES: Final = 145_000  # a second, as the first prototype did on one core
 STREAMS_PER_USER: Final = 20  # what a server allows by default; our own is told to allow all
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from app.bench.plan import Run
     from app.bench.results import ProfileResult
 
-DELIVERIES: Final = 100_000  # a second: what the prototype did (docs/architecture.md)
+DELIVERIES: Final = 100_000  # a second, as the first prototype did on one core
 
 
 async def measure(run: Run, result: ProfileResult) -> None:

@@ -112,6 +112,7 @@ class RedisOutlet:
         self._unwritten: list[_Held] = []
         self._held_bytes = 0
         self._flush_scheduled = False
+        self._said_refused = False
         self._lost = asyncio.Event()
         self._empty = asyncio.Event()
 
@@ -192,7 +193,11 @@ class RedisOutlet:
         self._held_bytes -= len(held.command)
         if isinstance(reply, Exception):
             stats.publishes_lost += 1
-            _log.warning("redis_refused_publish", error=type(reply).__name__)
+            if not self._said_refused:  # once per change, not once per frame
+                self._said_refused = True
+                _log.warning("redis_refused_publish", error=type(reply).__name__)
+        else:
+            self._said_refused = False
         if not self._held and not self._unwritten:
             self._empty.set()
 

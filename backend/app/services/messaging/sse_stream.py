@@ -415,11 +415,9 @@ class Stream:
 
     async def _drained(self) -> None:
         """Wait for the client. Raises TimeoutError when it does not read, _DisconnectedError when it is gone."""
-        if self._wire.is_full():
-            async with asyncio.timeout(DRAIN_SECONDS):
-                if not await self._wire.drained():
-                    raise _DisconnectedError
-        if self.has_ended:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            is_there = await self._wire.drained()
+        if not is_there or self.has_ended:
             raise _DisconnectedError
 
     # --- What the client is told -----------------------------------------------------------------
