@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
@@ -166,6 +167,41 @@ def doctor(
     from app.commands import doctor as command
 
     raise typer.Exit(command.run(url=url, token=given_token, as_json=as_json))
+
+
+@app.command()
+def bench(
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="fanout, broadcast, send, latency, storm, catchup, idle, group or all; may be repeated."),
+    ] = None,
+    *,
+    url: Annotated[
+        str | None, typer.Option(help="A running server: it is filled with users bench-… [default: one of its own]")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write report.html, .md and .json there.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few streams and a second each: whether it works.")] = False,
+    repeats: Annotated[int | None, typer.Option(min=1, max=100, help="[default: 3]")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.2, max=60, help="Of one repeat. [default: 5]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put load on a server over real sockets, count and check what it delivers, and report. 1 if that is wrong.
+
+    Without --url it starts PostgreSQL, Valkey and one server of its own, pinned to a core, in a temporary folder.
+    """
+    from app.commands import bench as command
+
+    raise typer.Exit(
+        command.run(
+            profiles=profile or ["all"],
+            url=url,
+            as_json=as_json,
+            report_folder=report,
+            quick=quick,
+            repeats=repeats,
+            seconds=seconds,
+        )
+    )
 
 
 @app.command()

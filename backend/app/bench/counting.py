@@ -25,8 +25,9 @@ class Rules:
 
     `marker`: stands once in every event that counts; it must not overlap itself.
     `numbers`: matches every event that counts and captures its number, which must rise by 1; None to count only.
-    `any_event`: stands once in every event of any kind. Where `numbers` has matched fewer, the piece is read
-    line by line: heartbeats, cursors, `resync`. None: what is not numbered does not matter.
+    `any_event`: stands once in every event of any kind. Where `numbers` has not matched as often, and until the
+    stream has said where it begins, a piece is read line by line: heartbeats, cursors, `resync`, as Gapless writes
+    them. None, for other servers: what is not numbered does not matter.
     `opened_by`: what an open stream begins with; None: the head of the response.
     `event_end`: the blank line that ends an event, as the server writes it.
     """
@@ -42,7 +43,9 @@ class Rules:
 # the beginning of a message is one.
 GAPLESS: Final = Rules(
     marker=b"\nevent: new_message\n",
-    numbers=re.compile(rb"\nid: [0-9a-z]+\.(\d+)\nevent: new_message\n"),
+    # The second way is a cursor alone, at the end of a piece without its last line break: it makes the count differ
+    # from that of the events, so that the piece is read line by line.
+    numbers=re.compile(rb"\nid: [0-9a-z]+\.(\d+)\n(?:event: new_message\n|\n|\Z)"),
     any_event=b"\nevent: ",
     opened_by=b"event: connected\n",
 )
@@ -86,7 +89,17 @@ class Tally:
 class Counter:
     """What one stream has received."""
 
-    __slots__ = ("_carry", "_missing", "_rules", "epoch", "is_open", "last", "received", "replayed", "tally")
+    __slots__ = (
+        "_carry",
+        "_is_start",
+        "_missing",
+        "_rules",
+        "epoch",
+        "is_open",
+        "last",
+        "received",
+        "tally",
+    )
 
     def __init__(self, rules: Rules, tally: Tally) -> None:
         """Count by `rules` into `tally`."""
@@ -95,14 +108,15 @@ class Counter:
         self.last: int | None = None  # the newest number; None until the stream has said where it begins
         self.epoch = b""  # what stands before the number in an id; for a cursor
         self.is_open = False
-        self.replayed = 0
         self._rules = rules
         self._carry = b""
+        self._is_start = True  # no cursor has been read in this response
         self._missing: set[int] | None = None
 
     def restart(self) -> None:
         """Begin to read another response from where this one has ended."""
         self._carry = b""
+        self._is_start = True
         self.is_open = False
 
     def feed(self, data: bytes) -> bytes:
@@ -127,26 +141,25 @@ class Counter:
         else:
             found = rules.numbers.findall(piece)
             count = len(found)
-            if rules.any_event is not None and (count != piece.count(rules.any_event) or self.last is None):
+            is_mixed = rules.any_event is not None and (self._is_start or count != piece.count(rules.any_event))
+            # A heartbeat and a cursor alone in one piece make up for each other, and the cursor moves all the same.
+            if is_mixed or (count and not self._is_next(found)):
                 count = self._read_slowly(piece)
-            elif count:
-                self._check(found)
         if count:
             self.received += count
             self.tally.add(count)
         return piece
 
-    def _check(self, found: list[bytes]) -> None:
-        """Compare the numbers with the ones that must come."""
+    def _is_next(self, found: list[bytes]) -> bool:
+        """Compare the numbers with the ones that must come; nothing is noted unless they are those."""
         first = int(found[0])
         last = first + len(found) - 1
-        if self.last is None:
-            self.last = first - 1
-        if first == self.last + 1 and (len(found) == 1 or list(map(int, found)) == list(range(first, last + 1))):
-            self.last = last
-            return
-        for text in found:
-            self._take(int(text))
+        if self.last is not None and first != self.last + 1:
+            return False
+        if len(found) > 1 and list(map(int, found)) != list(range(first, last + 1)):
+            return False
+        self.last = last
+        return True
 
     def _take(self, number: int) -> None:
         """Take a number where something is wrong, and find out what."""
@@ -170,26 +183,32 @@ class Counter:
         count = 0
         for block in (b"\n" + piece).split(rules.event_end):
             event = b"\n" + block + b"\n"
-            numbered = rules.numbers.search(event) if rules.numbers is not None else None
-            if numbered is not None:
+            if rules.marker in event:
                 count += 1
-                self._take(int(numbered[1]))
+                numbered = rules.numbers.search(event) if rules.numbers is not None else None
+                if numbered is not None:
+                    self._take(int(numbered[1]))
                 self._learn_epoch(event)
             elif b"\nevent: heartbeat\n" in event:
                 self.tally.heartbeats += 1
             elif b"\nevent: resync\n" in event:
                 self.tally.resyncs += 1
-                self.last = None  # the block with the new cursor follows
+                self.last, self._is_start = None, True  # the block with the new cursor follows
             elif b"\nevent: " not in event and b"\nid: " in event:
                 self._learn_epoch(event)
                 self._start_from(int(event.rpartition(b".")[2].split(b"\n")[0]))
         return count
 
     def _start_from(self, number: int) -> None:
-        """Take the cursor that a replay starts from: nothing else may come before it than what is known."""
-        if self.last is not None and number != self.last:
-            self._take(number)  # a gap, or a step back, in what was proven
-        self.last = number
+        """Take a cursor that comes alone: where a replay starts, or the place of a message that is not shown."""
+        is_start, self._is_start = self._is_start, False
+        if self.last is None:
+            self.last = number
+        elif is_start and number > self.last:
+            self._take(number + 1)  # what lies between will not come, and `number` itself neither
+            self.last = number
+        elif number > self.last:
+            self._take(number)
 
     def _learn_epoch(self, event: bytes) -> None:
         if not self.epoch:

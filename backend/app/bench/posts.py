@@ -156,15 +156,21 @@ class Posts:
         return await run.run(seconds, most)
 
     async def open_loop(
-        self, make_request: MakeRequest, *, per_second: float, seconds: float, on_answer: OnAnswer | None = None
+        self,
+        make_request: MakeRequest,
+        *,
+        per_second: float,
+        seconds: float,
+        on_answer: OnAnswer | None = None,
+        stop: asyncio.Event | None = None,
     ) -> PostResult:
-        """Send so many a second, at random moments (Poisson), however slow the answers are.
+        """Send so many a second, at random moments (Poisson), however slow the answers are, until `stop` is set.
 
         A request that finds every connection busy waits for one, and its time counts from when it was due:
         a slow server must not be asked less.
         """
         run = _OpenLoop(self.connections, make_request, on_answer)
-        return await run.run(per_second, seconds)
+        return await run.run(per_second, seconds, stop)
 
 
 class _Loop:
@@ -240,13 +246,13 @@ class _ClosedLoop(_Loop):
 class _OpenLoop(_Loop):
     """Requests come by the clock."""
 
-    async def run(self, per_second: float, seconds: float) -> PostResult:
+    async def run(self, per_second: float, seconds: float, stop: asyncio.Event | None) -> PostResult:
         self._idle = list(self.connections)
         self._overdue: deque[float] = deque()
         rng = random.Random(7)  # noqa: S311 - the same moments in every run
         start = time.perf_counter()
         due = start + rng.expovariate(per_second)
-        while (now := time.perf_counter()) < start + seconds:
+        while (now := time.perf_counter()) < start + seconds and not (stop is not None and stop.is_set()):
             while due <= now:
                 due += rng.expovariate(per_second)
                 if self._idle:

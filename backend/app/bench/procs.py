@@ -41,6 +41,11 @@ class Cores:
     server: tuple[int, ...]
     load: tuple[int, ...]
 
+    def describe(self) -> str:
+        """Say who runs where."""
+        server, load = (", ".join(map(str, cores)) for cores in (self.server, self.load))
+        return f"server on {server}; load client, PostgreSQL and Valkey on {load}"
+
     @property
     def are_apart(self) -> bool:
         """Whether the two do not share a core."""
@@ -182,14 +187,16 @@ def memory_bytes(pid: int) -> int:
 
 
 def core_busy_seconds(cores: Iterable[int]) -> float:
-    """Give how long these cores have worked, for anybody: fields of proc(5), without idle and iowait."""
+    """Give how long programs have worked on these cores, in other virtual machines as well.
+
+    Fields of proc(5): user, nice, system and steal; interrupts belong to nobody.
+    """
     wanted = {f"cpu{core}" for core in cores}
     total = 0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *values = line.split()
         if name in wanted:
-            numbers = [int(value) for value in values[:8]]
-            total += sum(numbers) - numbers[3] - numbers[4]
+            total += sum(int(values[place]) for place in (0, 1, 2, 7))
     return total / _TICKS_PER_SECOND
 
 
@@ -197,18 +204,33 @@ class CpuMeter:
     """Who has used how much of a core since the meter was started."""
 
     def __init__(self, pids: Mapping[str, int], cores: Cores | None = None) -> None:
-        """Measure these processes by name, and the load's cores as a whole."""
+        """Measure these processes by name; with `cores` also what others did there.
+
+        Whose name begins with "server" is under load, and on the server's core.
+        """
         self._pids = dict(pids)
         self._cores = cores
         self._start = time.perf_counter()
         self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
-        self._busy_before = core_busy_seconds(cores.load) if cores else 0.0
+        self._busy_before = self._busy()
 
     def shares(self) -> dict[str, float]:
-        """Give the share of one core for each name; `load cores`: of all of these, by anybody."""
+        """Give the share of one core for each name.
+
+        `others on the server's core` and `others on the load's cores` are neither ours nor under load: what
+        they take is missing in what was measured.
+        """
         seconds = time.perf_counter() - self._start
         shares = {name: (cpu_seconds(pid) - self._before[name]) / seconds for name, pid in self._pids.items()}
         if self._cores is not None:
-            busy = core_busy_seconds(self._cores.load) - self._busy_before
-            shares["load cores"] = busy / seconds / len(self._cores.load)
+            server, load = (after - before for after, before in zip(self._busy(), self._busy_before, strict=True))
+            under_load = sum(share for name, share in shares.items() if name.startswith("server"))
+            own_load = sum(shares.values()) - under_load
+            shares["others on the server's core"] = max(0.0, server / seconds - under_load)
+            shares["others on the load's cores"] = max(0.0, load / seconds - own_load)
         return shares
+
+    def _busy(self) -> tuple[float, float]:
+        if self._cores is None:
+            return 0.0, 0.0
+        return core_busy_seconds(self._cores.server), core_busy_seconds(self._cores.load)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 CLIENT_IS_BUSY: Final = 0.9  # of its core: past it a number may be the client's and not the server's
-SERVER_IS_BUSY: Final = 0.95  # of its core: from here on a throughput is the server's own limit
+OTHERS_DISTURB: Final = 0.1  # of a core: what is not part of the run
 
 
 @dataclass(slots=True)
@@ -104,19 +104,22 @@ class ProfileResult:
         for name, count in faults.items():
             self.faults[name] = self.faults.get(name, 0) + count
 
-    def judge_client(self) -> None:
-        """Say so where the load client, or its cores, may have been the bottleneck."""
-        client = max(self.cpu.get("load client", [0.0]))
-        cores = max(self.cpu.get("load cores", [0.0]))
-        if client > CLIENT_IS_BUSY:
-            self.warnings.append(f"The load client was the bottleneck: it used {client:.0%} of its core.")
-        elif cores > CLIENT_IS_BUSY:
-            others = ", ".join(
-                f"{name} {max(shares):.0%}" for name, shares in self.cpu.items() if name not in {"server", "load cores"}
-            )
-            self.warnings.append(
-                f"The cores of the load were {cores:.0%} busy ({others}): with more of them the server may do more."
-            )
+    def judge_load(self, load_cores: int) -> None:
+        """Say so where the load client may have been the bottleneck, or somebody else was at work."""
+        worst = {name: max(shares) for name, shares in self.cpu.items()}
+        others = {name: worst.pop(name) for name in list(worst) if name.startswith("others ")}
+        worst = {name: share for name, share in worst.items() if not name.startswith("server")}
+        if worst.get("load client", 0.0) > CLIENT_IS_BUSY:
+            self.warnings.append(f"The load client was the bottleneck: it used {worst['load client']:.0%} of a core.")
+        elif load_cores and sum(worst.values()) > CLIENT_IS_BUSY * load_cores:
+            used = ", ".join(f"{name} {share:.0%}" for name, share in worst.items())
+            self.warnings.append(f"The load's own core was full ({used}): with more cores the server may do more.")
+        for name, share in others.items():
+            if share > OTHERS_DISTURB:
+                where = name.removeprefix("others ")
+                self.warnings.append(
+                    f"Others used {share:.0%} of a core {where}: what was measured is worse by about that."
+                )
 
     def document(self) -> dict[str, Any]:
         """Give it for JSON."""

@@ -12,10 +12,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -33,9 +34,13 @@ from app.embedded import EmbeddedServers
 from app.embedded_process import free_port
 from app.exits import CommandError, Exit
 
+if TYPE_CHECKING:
+    from app.db.pool import Connection
+
 STREAM_PATH = "/api/v1/messages/stream"
 SEND_PATH = "/api/v1/messages/send"
 SETUP_CLIENTS = 32
+SHARED_SETTINGS = {"max_streams_per_user": 1000, "max_group_members": 10_000}  # what every profile can use
 
 
 class SkipError(Exception):
@@ -53,7 +58,6 @@ class Target:
     redis_url: str | None
     pids: Mapping[str, int] = field(default_factory=dict)  # whose processor time can be measured, by name
     cores: Cores | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -98,9 +102,9 @@ class Target:
             raise SkipError("needs REDIS_URL of the server")
         return self.redis_url
 
-    def meter(self) -> CpuMeter:
-        """Begin to measure processor time."""
-        return CpuMeter({"load client": os.getpid(), **self.pids}, self.cores)
+    def meter(self, **others: int) -> CpuMeter:
+        """Begin to measure processor time; `others` are processes that take part as well."""
+        return CpuMeter({"load client": os.getpid(), **self.pids, **others}, self.cores)
 
     async def make_users(self, user_ids: Sequence[str]) -> None:
         """Make users that can be written to: in the database, or by signing in as each."""
@@ -108,7 +112,7 @@ class Target:
             connection = await self.database()
             try:
                 async with connection.transaction():
-                    await users.ensure(connection, user_ids)  # type: ignore[arg-type] - a pool's proxy or not
+                    await users.ensure(cast("Connection", connection), user_ids)
             finally:
                 await connection.close()
             return
@@ -126,6 +130,7 @@ class GivenStage:
     """A server that runs already: nothing of it is started, pinned or stopped."""
 
     is_own = False
+    load_cores = 0  # nothing is pinned
 
     def __init__(self, url: str) -> None:
         """Take the server's URL; where its database is comes from the environment, or from `gapless dev`."""
@@ -144,10 +149,19 @@ class GivenStage:
             pids={"server": running.pid} if is_ours and running is not None else {},
         )
 
+    def urls(self) -> tuple[str | None, str | None]:
+        """Give the URLs of PostgreSQL and Redis, as far as they are known."""
+        return self._target.database_url, self._target.redis_url
+
     @asynccontextmanager
-    async def server(self, **settings: object) -> AsyncIterator[Target]:
-        """Give the server. `settings` are those of our own; a profile looks at `target.settings`."""
-        del settings
+    async def open(self) -> AsyncIterator[None]:
+        """Do nothing: the server runs already."""
+        yield
+
+    @asynccontextmanager
+    async def server(self, *, is_fresh: bool = False, **settings: object) -> AsyncIterator[Target]:
+        """Give the server as it is."""
+        del is_fresh, settings
         yield self._target
 
 
@@ -156,18 +170,54 @@ class OwnStage:
 
     is_own = True
 
-    def __init__(self, folder: Path, servers: EmbeddedServers, *, database_url: str, redis_url: str, cores: Cores) -> None:
-        """Use running servers; `own_stage` starts them."""
+    def __init__(
+        self,
+        folder: Path,
+        servers: EmbeddedServers,
+        *,
+        database_url: str,
+        redis_url: str,
+        cores: Cores,
+        is_shared: bool,
+    ) -> None:
+        """Use running servers; `own_stage` starts them. `is_shared`: one Gapless server for all profiles."""
         self._folder = folder
         self._servers = servers
         self._database_url = database_url
         self._redis_url = redis_url
         self._number = 0
+        self._is_shared = is_shared
+        self._shared: Target | None = None
+        self._running = AsyncExitStack()
         self.cores = cores
 
+    @property
+    def load_cores(self) -> int:
+        """How many cores the load has for itself; 0 when it shares the server's."""
+        return len(self.cores.load) if self.cores.are_apart else 0
+
     @asynccontextmanager
-    async def server(self, **settings: object) -> AsyncIterator[Target]:
-        """Run one server process with a new database for the length of the block; keywords are settings."""
+    async def open(self) -> AsyncIterator[None]:
+        """End what profiles share with the block."""
+        async with self._running:
+            yield
+
+    @asynccontextmanager
+    async def server(self, *, is_fresh: bool = False, **settings: object) -> AsyncIterator[Target]:
+        """Run one server process with a new database for the length of the block; keywords are settings.
+
+        Where profiles share one, that is given, unless `is_fresh`.
+        """
+        if is_fresh or not self._is_shared:
+            async with self._start(settings) as target:
+                yield target
+            return
+        if self._shared is None:
+            self._shared = await self._running.enter_async_context(self._start(SHARED_SETTINGS))
+        yield self._shared
+
+    @asynccontextmanager
+    async def _start(self, settings: Mapping[str, object]) -> AsyncIterator[Target]:
         self._number += 1
         name = f"bench_{self._number}"
         url, _, template = self._database_url.rpartition("/")
@@ -175,7 +225,6 @@ class OwnStage:
         try:
             await admin.execute(f'CREATE DATABASE {name} TEMPLATE "{template}"')
             secret, port = secrets.token_urlsafe(48), free_port()
-            given = {key.upper(): str(value) for key, value in settings.items()}
             environment = {
                 **{key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "HOME") if key in os.environ},
                 "APP_ENV": "production",
@@ -184,7 +233,7 @@ class OwnStage:
                 "DATABASE_URL": f"{url}/{name}",
                 "REDIS_URL": self._redis_url,
                 "AUTH_JWT_SECRET": secret,
-                **given,
+                **{key.upper(): str(value) for key, value in settings.items()},
             }
             command = [sys.executable, "-c", "from app.cli import main; main()", "serve"]
             log = self._folder / f"server-{self._number}.log"
@@ -198,23 +247,29 @@ class OwnStage:
                     secret=secret,
                     database_url=f"{url}/{name}",
                     redis_url=self._redis_url,
-                    pids={"server": process.pid, **self.backend_pids()},
+                    pids={"server": process.pid, **self._backend_pids()},
                     cores=self.cores if self.cores.are_apart else None,
-                    settings=given,
                 )
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         finally:
             await admin.close()
 
-    def backend_pids(self) -> dict[str, int]:
+    def urls(self) -> tuple[str | None, str | None]:
+        """Give the URLs of PostgreSQL and Valkey."""
+        return self._database_url, self._redis_url
+
+    def _backend_pids(self) -> dict[str, int]:
         """Give the processes behind the server."""
         found = {"PostgreSQL": self._servers.postgres, "Valkey": self._servers.valkey}
         return {name: server.pid for name, server in found.items() if server is not None}
 
 
 @contextmanager
-def own_stage() -> Iterator[OwnStage]:
-    """Start PostgreSQL and Valkey for the length of the block. Not from inside an event loop."""
+def own_stage(*, is_shared: bool) -> Iterator[OwnStage]:
+    """Start PostgreSQL and Valkey for the length of the block. Not from inside an event loop.
+
+    `is_shared`: one Gapless server serves all profiles, to save time.
+    """
     folder = Path(tempfile.mkdtemp(prefix="gapless-bench-"))
     folder.chmod(0o711)  # as root PostgreSQL runs as another user
     before = os.sched_getaffinity(0)
@@ -225,7 +280,14 @@ def own_stage() -> Iterator[OwnStage]:
         servers = EmbeddedServers(folder)
         with servers as urls:
             migrate(urls.database_url)
-            yield OwnStage(folder, servers, database_url=urls.database_url, redis_url=urls.redis_url, cores=cores)
+            yield OwnStage(
+                folder,
+                servers,
+                database_url=urls.database_url,
+                redis_url=urls.redis_url,
+                cores=cores,
+                is_shared=is_shared,
+            )
     finally:
         os.sched_setaffinity(0, before)
         shutil.rmtree(folder, ignore_errors=True)

@@ -52,13 +52,15 @@ WHERE created_by = $1 AND kind = 'direct'
 
 -- A table of many messages in which some are of those who will ask: every $3-th, in turn, so that no two of one
 -- asker are on the same page. $1 and $2 the first and the last number; $4 the writer, $5 the askers; $6 and $7
--- conversations and readers of all other messages. What is asked for is in conversations of the writer's.
+-- conversations and readers of all other messages, which nobody reads. What is asked for is in conversations that
+-- the writer has made. Ids rise with time, as those of version 7 do.
 -- name: history
 WITH numbered AS (
-    SELECT n, n % $3 = 0 AS is_asked, (n / $3) AS turn, cardinality($5::text[]) AS askers, cardinality($7::text[]) AS others
+    SELECT n, n % $3 = 0 AS is_asked, n / $3 - 1 AS turn, cardinality($5::text[]) AS askers,
+           cardinality($7::text[]) AS others
     FROM generate_series($1::bigint, $2::bigint) AS n
 ), placed AS (
-    SELECT n, gen_random_uuid() AS message_id,
+    SELECT n, (lpad(to_hex(n), 12, '0') || '70008000' || left(md5(n::text), 12))::uuid AS message_id,
            CASE WHEN is_asked THEN ($5::text[])[1 + turn % askers] ELSE ($7::text[])[1 + n % others] END AS reader_id,
            CASE WHEN is_asked THEN NULL ELSE ($6::uuid[])[1 + n % others] END AS conversation_id,
            CASE WHEN is_asked THEN 1 + turn / askers ELSE 1 + n / others END AS seq

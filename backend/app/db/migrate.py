@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
-if TYPE_CHECKING:
-    from app.db.pool import Database
+from app.db.pool import Database
 
 _FOLDER = Path(__file__).with_name("migrations")
 
 
 def migrate(database_url: str) -> None:
-    """Run what is missing. Safe to call from several processes; not from inside an event loop."""
+    """Run what is missing. Safe to call from several processes; not from inside an event loop.
+
+    Raises UnavailableError, and whatever a migration fails with.
+    """
+    if asyncio.run(_revision_of(database_url)) == newest_revision():
+        return
+    # Imported here: a process that only serves would hold 25 MB of it and start a second later.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(_FOLDER))
     config.attributes["database_url"] = database_url
     command.upgrade(config, "head")
 
 
+@cache
 def newest_revision() -> str:
-    """Name the revision that this version of the code needs."""
-    config = Config()
-    config.set_main_option("script_location", str(_FOLDER))
-    return ScriptDirectory.from_config(config).get_current_head() or ""
+    """Name the revision that this version of the code needs: the last of the numbered files."""
+    return max(path.name[:4] for path in (_FOLDER / "versions").glob("[0-9]*.py"))
 
 
 def is_recent(revision: str | None) -> bool:
@@ -47,3 +52,11 @@ async def current_revision(database: Database) -> str | None:
     except asyncpg.UndefinedTableError:
         return None
     return str(revision) if revision is not None else None
+
+
+async def _revision_of(database_url: str) -> str | None:
+    database = Database(database_url)
+    try:
+        return await current_revision(database)
+    finally:
+        await database.close()

@@ -21,6 +21,8 @@ from app.errors import UnavailableError
 from app.observability import log_defect, stats
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from app.db.pool import Database
 
 GLANCE_MS: Final = 50  # how long a target waits for a row when the targets of a failed batch are tried
@@ -106,7 +108,7 @@ class Isolation:
         """Serve one held target, and what comes for it meanwhile, until nothing is left."""
         try:
             while self._held[target]:
-                group, self._held[target] = self._held[target][:MAX_TOGETHER], self._held[target][MAX_TOGETHER:]
+                group, self._held[target] = _next_group(self._held[target])
                 async with self._patients:
                     now = time.monotonic()
                     for waiting in group:
@@ -145,3 +147,20 @@ class Isolation:
         for waiting in group:
             waiting.fail(error)
         return True
+
+
+def _next_group(held: Sequence[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+    """Take the next to be committed together, and leave the rest.
+
+    A key is there once: of two sends with one key the second is served when the first is stored. Together
+    neither would ever be.
+    """
+    group: dict[tuple[str, UUID], Waiting] = {}
+    rest = []
+    for waiting in held:
+        key = (waiting.send.sender_id, waiting.send.client_message_id)
+        if key in group or len(group) == MAX_TOGETHER:
+            rest.append(waiting)
+        else:
+            group[key] = waiting
+    return list(group.values()), rest

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -121,9 +120,4 @@ async def _ask(services: Services) -> _DatabaseState:
             revision = await migrate.current_revision(services.database)
     except (UnavailableError, TimeoutError):
         return _DatabaseState(is_up=False, is_current=False)
-    return _DatabaseState(is_up=True, is_current=_is_recent(revision))
-
-
-@lru_cache(maxsize=8)
-def _is_recent(revision: str | None) -> bool:
-    return migrate.is_recent(revision)  # reads the folder of migrations, which does not change while we run
+    return _DatabaseState(is_up=True, is_current=migrate.is_recent(revision))

@@ -17,6 +17,7 @@ from app import events
 from app.api.error_handlers import problem_of
 from app.api.routes.stream_fallback import SendWire
 from app.errors import FieldError, GaplessError, InvalidRequestError, UnauthorizedError, UnavailableError
+from app.observability import log_defect
 from app.services.messaging.cursor import Cursor, parse_cursor
 from app.services.messaging.sse_stream import Stream
 from app.services.messaging.stream_ports import WIRE_EXTENSION
@@ -61,10 +62,8 @@ class StreamEndpoint:
         try:
             principal, last = await self._admit(scope)
             wire = _wire_of(scope, send)
-        except UnavailableError:
-            return await _come_back_later(send)
         except GaplessError as error:
-            return await _refuse(error, scope, send)
+            return await _turn_away(error, scope, send)
         except ConnectionAbortedError:  # another request was waiting behind this one
             return None
         scope.setdefault("state", {})["user_id"] = principal.user_id
@@ -81,17 +80,17 @@ class StreamEndpoint:
             has_ended = stream.has_ended  # over the limit, or draining: not refused for ever
             stream.end_if_revoked(missed.tokens_valid_after)
             if has_ended:
-                raise UnavailableError  # noqa: TRY301 - answered like a PostgreSQL that does not answer
+                raise UnavailableError  # answered like a PostgreSQL that does not answer
             if stream.has_ended:
-                return await _refuse(UnauthorizedError(), scope, send)
+                raise UnauthorizedError  # answered like a token that was revoked before
             await send({"type": "http.response.start", "status": 200, "headers": RESPONSE_HEADERS})
-            del principal, scope  # a stream lives for half an hour: hold nothing that it does not need
+            del principal  # a stream lives for half an hour: hold nothing that it does not need
             await stream.open(last, missed, heartbeat_seconds=self._heartbeat_seconds)
             del missed, last
             await wire.until_closed(receive)
-        except UnavailableError:
-            stream.end("unavailable")
-            return await _come_back_later(send)
+        except GaplessError as error:  # before the head of the response: an open stream raises none
+            stream.end(error.code)
+            return await _turn_away(error, scope, send)
         finally:
             stream.end("disconnected")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -110,10 +109,16 @@ class StreamEndpoint:
         """Read what was missed; a user who was never seen gets an inbox first."""
         fetch = self._registry.fetch_messages_after
         seq = last.seq if last is not None else events.NEWEST
-        missed = await fetch(principal.user_id, seq)
-        if missed is None:
-            await self._users.recognize(principal)
+        try:
             missed = await fetch(principal.user_id, seq)
+            if missed is None:
+                await self._users.recognize(principal)
+                missed = await fetch(principal.user_id, seq)
+        except GaplessError:
+            raise
+        except Exception as error:  # whatever it is, a 500 would end the client's EventSource for ever
+            log_defect("snapshot_failed", error)
+            raise UnavailableError from error
         if missed is None:
             raise UnavailableError
         return missed
@@ -152,11 +157,14 @@ def _end_of(principal: Principal) -> float:
     return asyncio.get_running_loop().time() + lifetime_seconds
 
 
-async def _refuse(error: GaplessError, scope: Scope, send: Send) -> None:
+async def _turn_away(error: GaplessError, scope: Scope, send: Send) -> None:
+    if isinstance(error, UnavailableError):
+        return await _come_back_later(send)
     start, body = problem_of(error, scope).messages
     start["headers"].append((b"connection", b"close"))
     await send(start)
     await send(body)
+    return None
 
 
 async def _come_back_later(send: Send) -> None:

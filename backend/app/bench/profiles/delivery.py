@@ -146,7 +146,7 @@ async def measure(
 async def _measure(run: Run, result: ProfileResult, target: Target, pump: Pump, *, goal: float) -> None:
     tally = pump.streams.tally
     run.progress.step("warming up")
-    is_well = await pump.run(WARM_UP_SECONDS)
+    is_well = await pump.run(min(WARM_UP_SECONDS, run.plan.seconds))
     for repeat in range(run.plan.repeats):
         if not is_well:
             break
@@ -156,15 +156,17 @@ async def _measure(run: Run, result: ProfileResult, target: Target, pump: Pump, 
         seconds, delivered, shares = time.perf_counter() - start, tally.received - before, meter.shares()
         result.add("deliveries", "/s", delivered / seconds, target=goal)
         if "server" in shares:
-            result.add("server time per delivery", "µs", shares["server"] * seconds / max(delivered, 1) * 1e6, less=True)
+            result.add(
+                "server time per delivery", "µs", shares["server"] * seconds / max(delivered, 1) * 1e6, less=True
+            )
         result.add_cpu(shares)
     is_well = is_well and await pump.settle()
     if is_well and not run.plan.quick:
-        await _measure_real_size(run, result, target, pump)
+        await _measure_real_size(run, result, pump)
     _draw(result, pump.timeline)
 
 
-async def _measure_real_size(run: Run, result: ProfileResult, target: Target, pump: Pump) -> None:
+async def _measure_real_size(run: Run, result: ProfileResult, pump: Pump) -> None:
     """Once more with what a message of 40 characters really is."""
     for inbox in pump.inboxes:
         inbox.body = _real_body(inbox.user_id)

@@ -25,6 +25,6 @@ PROFILE: Final = Profile(
     "fanout",
     "Fan-out: each user its own message",
     "1,000 users with one stream each; every message goes to one of them. Frames of 300 bytes are published on "
-    "Redis, in turn, with at most about 80 ms of them under way; what is measured is the way from there to the sockets.",
+    "Redis, in turn, with at most about 80 ms of them under way; measured is the way from there to the sockets.",
     measure,
 )

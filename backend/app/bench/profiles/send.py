@@ -27,9 +27,7 @@ async def measure(run: Run, result: ProfileResult) -> None:
         clients = run.plan.size(128, 8)
         senders, recipients = target.user_ids(clients, "sender"), target.user_ids(clients, "recipient")
         await target.make_users([*senders, *recipients])
-        makers = [
-            Sender(target, sender, recipient_id=other) for sender, other in zip(senders, recipients, strict=True)
-        ]
+        makers = [Sender(target, sender, recipient_id=other) for sender, other in zip(senders, recipients, strict=True)]
         streams = target.streams()
         posts, alone = await target.posts(clients), await target.posts(1)
         try:
@@ -67,9 +65,7 @@ def _note(result: ProfileResult, many: PostResult, single: PostResult, clients: 
     ]
 
 
-async def _check(
-    result: ProfileResult, target: Target, streams: Streams, sent: int, recipients: list[str]
-) -> None:
+async def _check(result: ProfileResult, target: Target, streams: Streams, sent: int, recipients: list[str]) -> None:
     """Every answer of 201 has its echo, and its place in the recipient's inbox."""
     await streams.until(sent, timeout_seconds=ECHO_SECONDS)
     result.checked += streams.tally.received

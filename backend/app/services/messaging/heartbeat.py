@@ -92,28 +92,52 @@ class Heartbeat:
     async def _check(self, streams: Sequence[Stream]) -> None:
         """Compare heads; what is still undelivered after a grace is read from PostgreSQL."""
         before = {stream: (stream.epoch, stream.seq, stream.change) for stream in streams if not stream.has_ended}
-        try:
-            async with self._statements:
-                heads = await self._fetch_heads(sorted({stream.user_id for stream in before}))
-        except UnavailableError:
-            stats.head_checks_failed += 1
+        heads = await self._heads({stream.user_id for stream in before})
+        if heads is None:
             return
         behind: list[tuple[Stream, Head]] = []
         for stream, (epoch, seq, change) in before.items():
             head = heads.get(stream.user_id)
+            if head is not None:
+                stream.end_if_revoked(head.tokens_valid_after)
+            if epoch == "":
+                continue  # it is opening, and will read by itself
             if head is None:
-                continue
-            stream.end_if_revoked(head.tokens_valid_after)
-            if epoch != "" and (head.head < seq or events.epoch_of(head.database_epoch, stream.user_id) != epoch):
-                stream.must_read()  # a restored or failed-over database: it will say `resync`
-            elif head.change < change:
-                stream.must_read(changes_missed="change_ahead")  # a number that Gapless never gave
-            elif stream.seq < head.head or stream.change < head.change:
+                stream.end("no_inbox")  # gone with its database: opening a stream makes a new one
+            elif not _heal_rewind(stream, head, (epoch, seq, change)) and _is_behind(stream, head):
                 behind.append((stream, head))
         if not behind:
             return
         await asyncio.sleep(GRACE_SECONDS)
         for stream, head in behind:
-            if stream.is_live and stream.seq < head.head:
-                stream.must_read()
+            if stream.seq < head.head:
+                stream.must_read()  # while it catches up, too: what it reads may be older than this
             stream.missed_change(head.change)
+
+    async def _heads(self, user_ids: Iterable[str]) -> dict[str, Head] | None:
+        """Read heads; None when PostgreSQL does not answer, or answers with what nobody expected."""
+        try:
+            async with self._statements:
+                return await self._fetch_heads(sorted(user_ids))
+        except UnavailableError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the next check may succeed
+            log_defect("head_check_failed", error)
+        stats.head_checks_failed += 1
+        return None
+
+
+def _heal_rewind(stream: Stream, head: Head, before: tuple[str, int, int]) -> bool:
+    """Make a stream read that had, before the heads were read, what this database does not have."""
+    epoch, seq, change = before
+    if head.head < seq or events.epoch_of(head.database_epoch, stream.user_id) != epoch:
+        stream.must_read()  # a restored or failed-over database: it will say `resync`
+    elif head.change < change:
+        stream.must_read(changes_missed="change_ahead")  # a number that Gapless never gave
+    else:
+        return False
+    return True
+
+
+def _is_behind(stream: Stream, head: Head) -> bool:
+    return stream.seq < head.head or stream.change < head.change

@@ -111,22 +111,19 @@ class PubSub:
         self._flush_scheduled = False
         changed, self._changed = self._changed, {}
         link = self._link
-        wanted, unwanted = [], []
+        wanted: list[bytes] = []
+        unwanted: list[bytes] = []
         for name in changed:
             channel = self._channels.get(name)
             if channel is None:
                 continue
-            if link is None:
-                if not channel.receivers:
-                    del self._channels[name]
-            elif channel.receivers and not channel.is_asked:
-                channel.is_asked = True
+            is_wanted = bool(channel.receivers)
+            if link is not None and is_wanted != channel.is_asked:
+                channel.is_asked = is_wanted
                 channel.unanswered += 1
-                wanted.append(name)
-            elif not channel.receivers and channel.is_asked:
-                channel.is_asked = False
-                channel.unanswered += 1
-                unwanted.append(name)
+                (wanted if is_wanted else unwanted).append(name)
+            elif not is_wanted and channel.unanswered == 0:  # given up before it was asked for
+                del self._channels[name]
         if link is not None:
             for command, names in ((b"SUBSCRIBE", wanted), (b"UNSUBSCRIBE", unwanted)):
                 for start in range(0, len(names), BATCH):
@@ -193,9 +190,11 @@ class PubSub:
     async def run(self) -> None:
         """Keep a connection open and every wanted channel asked for, until cancelled."""
         pause_seconds = 0.1
+        if self._link is not None:  # a defect has ended the run before
+            self._forget_connection()
         try:
             while True:
-                self._lost.clear()
+                self._lost = asyncio.Event()  # its own for each connection: the end of the last may come late
                 try:
                     self._link = await redis_link.open_link(
                         self._url, on_reply=self._on_reply, on_lost=self._lost.set, name="gapless-subscriber"

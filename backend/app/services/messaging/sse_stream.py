@@ -111,6 +111,8 @@ class Stream:
         `missed` is the snapshot that followed the acknowledged subscription. A client that does not read
         ends the stream; a PostgreSQL that stops answering delays it.
         """
+        if self.has_ended:  # while the head of the response was being sent
+            return
         self._state = _State.CATCHING_UP
         self.epoch = events.epoch_of(missed.database_epoch, self.user_id)
         self.change = missed.change
@@ -373,39 +375,34 @@ class Stream:
 
     def _is_beyond(self, frame: Frame, missed: Missed) -> bool:
         if frame.kind == "message":
-            return frame.epoch != self.epoch or frame.number > self.seq
+            return frame.epoch != self.epoch or frame.number > missed.head
         return frame.kind == "change" and frame.number > missed.change
 
     async def _replay(self, missed: Missed) -> None:
-        """Write the missed messages in pages; each is written when the one before has drained."""
-        while self.seq < missed.head:
-            expected = min(missed.page_size, missed.head - self.seq)
-            if len(missed.messages) < expected:
-                self._resync_all("retention", missed)
-                return
-            page: list[bytes] = []
-            for seq, message in missed.messages:
-                if message is None:
-                    page.append(events.id_block(self.epoch, seq))
-                else:
-                    page.append(events.message_frame(self.epoch, seq, events.message_body(message)))
-                if seq == missed.messages[-1][0] or sum(map(len, page)) >= PAGE_BYTES:
-                    self._wire.write(b"".join(page))
-                    self.seq = seq
-                    stats.messages_replayed += len(page)
-                    page = []
-                    await self._drained()
-            if self.seq < missed.head:
-                following = await self._fetch()
-                if following is None or events.epoch_of(following.database_epoch, self.user_id) != self.epoch:
-                    self._must_read = True
-                    return
-                missed = following
+        """Write what was read, in pieces; each is written when the one before has drained."""
+        if self.seq == missed.head:
+            return
+        piece: list[bytes] = []
+        for seq, message in missed.messages:
+            if message is None:
+                piece.append(events.id_block(self.epoch, seq))
+            else:
+                piece.append(events.message_frame(self.epoch, seq, events.message_body(message)))
+            if seq == missed.messages[-1][0] or sum(map(len, piece)) >= PAGE_BYTES:
+                self._wire.write(b"".join(piece))
+                self.seq = seq
+                stats.messages_replayed += len(piece)
+                piece = []
+                await self._drained()
+        if self.seq < missed.head:
+            self._must_read = True  # the next page, which may be broken where this one was not
 
     async def _fetch(self) -> Missed | None:
         """Read what came after the cursor; None, after a pause, when PostgreSQL does not answer."""
         try:
             missed = await self._owner.fetch_messages_after(self.user_id, self.seq)
+            if missed is None:  # gone with its database: opening a stream makes a new one, and says `resync`
+                self.end("no_inbox")
         except UnavailableError:
             missed = None
             await asyncio.sleep(RETRY_READ_SECONDS)
@@ -445,4 +442,9 @@ def _why_broken(last: Cursor, epoch: str, missed: Missed) -> str | None:
         return "ahead"
     if missed.head - last.seq > MAX_MISSED:
         return "too_far_behind"
+    if last.seq < missed.head:
+        # Dense, not merely as many as asked for: what retention took is below what it left.
+        expected = min(missed.page_size, missed.head - last.seq)
+        if len(missed.messages) != expected or missed.messages[-1][0] != last.seq + expected:
+            return "retention"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -97,7 +98,7 @@ class StreamRegistry:
         streams = list(self.all())
         random.shuffle(streams)
         pause_seconds = 0.05
-        per_pause = max(1, round(len(streams) * pause_seconds / DRAIN_SECONDS))
+        per_pause = math.ceil(len(streams) * pause_seconds / DRAIN_SECONDS)
         for place, stream in enumerate(streams, start=1):
             stream.end("drain", retry_ms=random.randint(*DRAIN_RETRY_MS))  # noqa: S311 - jitter
             if place % per_pause == 0 and place < len(streams):
