@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -231,29 +232,25 @@ class Frame:
         return self._chunk
 
 
-def parse_frame(raw: bytes) -> Frame | None:  # noqa: PLR0911 - one line per kind, as in the protocol
+# The lines before the data, of each kind: numbered by a cursor, by a comment, or not at all.
+_HEAD = re.compile(rb"(?:id: ([0-9a-z]{1,12})\.([0-9]{1,19})\n|:([0-9]{1,19})\n)?event: [a-z_]{1,40}\ndata: ")
+
+
+def parse_frame(raw: bytes) -> Frame | None:
     """Read a frame; None for anything that `publisher.py` would not have written.
 
-    Redis is shared: a foreign payload must not be able to break the stream of a client, so a frame has
-    one blank line, at its end, no carriage return, no NUL, and no second `id:`.
+    Redis is shared: a foreign payload must not be able to break the stream of a client, so a frame is one
+    event with one line of data, without a carriage return or NUL anywhere.
     """
-    if raw[:1] == b"!":
-        return Frame(raw, "control")
-    if len(raw) >= MAX_FRAME_BYTES or b"\r" in raw or b"\0" in raw or raw.find(b"\n\n") != len(raw) - 2:
+    head = _HEAD.match(raw)
+    if head is None:
+        return Frame(raw, "control") if raw[:1] == b"!" else None
+    # The first line break in the data is the first of the two that end the frame.
+    if raw.find(b"\n", head.end()) != len(raw) - 2 or raw[-1:] != b"\n" or len(raw) >= MAX_FRAME_BYTES:
         return None
-    first, _, rest = raw.partition(b"\n")
-    if b"\nid" in raw or b"\nretry" in raw or not rest.startswith((b"event: ", b"data: ")):
+    if b"\r" in raw or b"\0" in raw:
         return None
-    if first.startswith(b"id: "):
-        epoch, dot, number = first[4:].partition(b".")
-        if dot and _is_number(number) and epoch.isalnum() and len(epoch) <= 12:  # noqa: PLR2004 - cursor.py
-            return Frame(raw, "message", epoch.decode(), int(number))
-    elif first.startswith(b":") and _is_number(first[1:]):
-        return Frame(raw, "change", number=int(first[1:]))
-    elif first.startswith(b"event: ") and rest.startswith(b"data: "):
-        return Frame(raw, "ephemeral")
-    return None
-
-
-def _is_number(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= 19  # noqa: PLR2004 - 2^63-1 has 19 digits
+    epoch, seq, change = head.groups()
+    if seq is not None:
+        return Frame(raw, "message", epoch.decode(), int(seq))
+    return Frame(raw, "ephemeral") if change is None else Frame(raw, "change", "", int(change))
