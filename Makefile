@@ -61,6 +61,8 @@ lock: $(UV) ## Write the lock files anew (UPGRADE=--upgrade for newer versions)
 	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --output-file requirements.lock > /dev/null
 	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --group dev --constraint requirements.lock \
 		--output-file requirements-dev.lock > /dev/null
+	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --group bench --constraint requirements-dev.lock \
+		--output-file requirements-bench.lock > /dev/null
 	@# A lock file that names a download address ties every user to one network.
 	@if grep -n '://' backend/*.lock; then echo "make lock: an address got into a lock file."; exit 1; fi
 
@@ -82,6 +84,14 @@ test-deps: ## Install what the browser, proxy and clock tests use (Debian; root 
 	if [ $${#missing[@]} -gt 0 ]; then \
 		"$${as_root[@]}" DEBIAN_FRONTEND=noninteractive \
 			apt-get install -qq -y --no-install-recommends "$${missing[@]}"; fi
+
+.PHONY: bench-deps
+bench-deps: .venv/.synced test-deps ## Install what the peers in benchmarks/ are made of
+	@$(UV) pip install --quiet --require-hashes --python $(BIN)/python --requirement backend/requirements-bench.lock
+
+.PHONY: compare
+compare: .venv/.synced ## Measure Gapless beside its peers, in turn (make bench-deps first)
+	@exec $(BIN)/python benchmarks/compare.py
 
 .PHONY: clean
 clean: ## Remove the environment and caches; keeps the data in .gapless/

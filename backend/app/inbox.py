@@ -18,8 +18,8 @@ MAX_MISSED: Final = 1000  # messages that are replayed; past it a client reloads
 class Missed:
     """What PostgreSQL says about one inbox after a seq, in one snapshot.
 
-    `messages` holds (seq, message), ascending, at most `page_size`; None for a message of a conversation
-    that the user has left. Fewer than `head` promises means that retention took them.
+    `messages` holds a page of (seq, message), ascending; None for a message of a conversation that the
+    user has left. It begins at the next seq and is dense, unless retention has taken what is missing.
     """
 
     database_epoch: str
@@ -27,7 +27,6 @@ class Missed:
     change: int
     tokens_valid_after: datetime | None
     messages: Sequence[tuple[int, Message | None]]
-    page_size: int
 
 
 @dataclass(frozen=True, slots=True)

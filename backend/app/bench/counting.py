@@ -63,6 +63,7 @@ class Tally:
     heartbeats: int = 0
     refused: int = 0  # answered with another status than 200
     ended: int = 0  # streams that the server, or the network, ended
+    turned_away: int = 0  # streams that were told to come back later
     opened: int = 0  # streams that are open; one that is opened again counts again
     waiting_for: int | None = None
     waiter: Future[None] | None = field(default=None, repr=False)

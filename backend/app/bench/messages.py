@@ -10,11 +10,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from app.bench.latency import Latencies
-from app.bench.stage import SEND_PATH
+from app.bench.target import SEND_PATH
 
 if TYPE_CHECKING:
-    from app.bench.stage import Target
     from app.bench.streams import Subscriber
+    from app.bench.target import Target
 
 # When it was sent, on the clock of this machine's processes, and to which stream; then filler up to 40 characters.
 _CONTENT: Final = b"t%019d to %06d.........."

@@ -123,6 +123,10 @@ def _facts(machine: Machine) -> list[tuple[str, str]]:
         ("Memory", f"{machine.memory_gb:g} GB"),
         ("System", machine.kernel),
         ("Cores", machine.pinned or "not pinned"),
+        (
+            "Bare write() to 1,000 sockets",
+            f"{number(machine.bare_writes)} /s" if machine.bare_writes else "not measured",
+        ),
         ("Load average at the start", f"{machine.load_average:g}"),
         ("Servers", ", ".join(f"{name} {version}" for name, version in machine.servers.items()) or "unknown"),
         ("Python", machine.python),

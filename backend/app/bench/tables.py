@@ -32,12 +32,14 @@ async def make_direct(connection: Connection, user_id: str, others: Sequence[str
     async with connection.transaction():
         await connection.execute(_SQL["direct_conversations"], user_id, list(others))
         await connection.execute(_SQL["direct_members"], user_id)
+    await connection.execute("ANALYZE conversations, members")
 
 
 async def make_group(connection: Connection, owner: str, members: Sequence[str]) -> str:
     """Make a group; gives its id."""
     group_id = uuid.uuid4()
     await connection.execute(_SQL["group"], group_id, owner, [owner, *members])
+    await connection.execute("ANALYZE conversations, members")
     return str(group_id)
 
 
@@ -47,6 +49,7 @@ async def leave_missed(connection: Connection, writer: str, *, messages: int) ->
         await connection.execute(_SQL["missed"], writer, messages, "while you were away" + "." * 21, timeout=60)
         await connection.execute(_SQL["missed_heads"], writer, messages)
         await connection.execute(_SQL["missed_conversations"], writer, messages)
+    await connection.execute("ANALYZE messages, inbox")
 
 
 async def fill_history(

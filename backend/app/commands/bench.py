@@ -20,11 +20,13 @@ from rich.text import Text
 
 from app.bench import machine as machines
 from app.bench import report
+from app.bench.calibrate import bare_writes_per_second
 from app.bench.plan import Plan, Profile, Run
 from app.bench.profiles import PROFILES
 from app.bench.progress import Progress
 from app.bench.results import ProfileResult
-from app.bench.stage import GivenStage, OwnStage, SkipError, own_stage
+from app.bench.stage import GivenStage, OwnStage, own_stage
+from app.bench.target import SkipError
 from app.exits import CommandError, Exit
 from app.services.messaging import redis_link
 
@@ -65,6 +67,9 @@ def run(
             progress.step("starting PostgreSQL and Valkey")
             stage = stack.enter_context(own_stage(is_shared=quick))
             machine.pinned = stage.cores.describe()
+            if stage.cores.are_apart:
+                progress.step("measuring bare writes")
+                machine.bare_writes = bare_writes_per_second(stage.cores, seconds=0.2 if quick else 2.0)
         if machine.warning:
             progress.say(machine.warning)
         stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # the rest is cleaning up

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from app.db.pool import Database
 
-PAGE_SIZE: Final = 100
+PAGE_SIZE: Final = 100  # messages
+PAGE_BYTES: Final = 128 * 1024  # of text: what a stream holds for a client that does not read
 MAX_ASKERS: Final = 50  # of one statement
 MAX_STATEMENTS: Final = 3  # at once: a storm of reconnects leaves connections for the senders
 MAX_ASKING: Final = 20_000
@@ -81,7 +82,9 @@ class InboxReader:
         batch = [ask for ask in batch if not ask[2].done()]  # who has given up is not read for
         try:
             user_ids, seqs = [ask[0] for ask in batch], [ask[1] for ask in batch]
-            rows = await self._database.fetch(_SQL["fetch_messages_after"], user_ids, seqs, PAGE_SIZE, MAX_MISSED)
+            rows = await self._database.fetch(
+                _SQL["fetch_messages_after"], user_ids, seqs, PAGE_SIZE, MAX_MISSED, PAGE_BYTES
+            )
             found = {ask: list(group) for ask, group in groupby(rows, key=itemgetter("ask"))}
             answers = [_missed(found[place]) if place in found else None for place in range(1, len(batch) + 1)]
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
@@ -101,9 +104,7 @@ def _missed(rows: Sequence[asyncpg.Record]) -> Missed:
         for row in rows
         if row["inbox_seq"] is not None
     ]
-    return Missed(
-        first["database_epoch"], first["head"], first["change"], first["tokens_valid_after"], messages, PAGE_SIZE
-    )
+    return Missed(first["database_epoch"], first["head"], first["change"], first["tokens_valid_after"], messages)
 
 
 async def trim(database: Database, *, days: int, max_rows: int) -> int:

@@ -53,7 +53,7 @@ async def test_a_cursor_from_before_retention_is_answered_with_resync(
 
 async def test_a_hole_inside_an_inbox_is_never_skipped(server, open_stream, connection):
     """Protocol 1.2: rows of two batches may be dated against their order, and retention goes by date."""
-    ada, bob = await _inbox_of(server, connection, 2 * PAGE_SIZE + 60)
+    _, bob = await _inbox_of(server, connection, 2 * PAGE_SIZE + 60)
     epoch = (await open_stream(server, bob)).events[-1].json["cursor"].partition(".")[0]
     await connection.execute("DELETE FROM inbox WHERE user_id = $1 AND seq = $2", bob, PAGE_SIZE + 15)
     stream = await open_stream(server, bob, cursor=f"{epoch}.2")

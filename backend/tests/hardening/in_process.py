@@ -129,6 +129,6 @@ class InProcessServer:
     async def _fetch(self, user_id: str, seq: int) -> Missed:
         inbox = self.inboxes[user_id]
         rows = list(enumerate(inbox[seq : seq + PAGE_SIZE], start=seq + 1)) if seq < len(inbox) else []
-        missed = Missed("db", len(inbox), 0, None, rows, PAGE_SIZE)
+        missed = Missed("db", len(inbox), 0, None, rows)
         await asyncio.sleep(0)
         return missed

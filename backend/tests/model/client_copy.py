@@ -176,7 +176,10 @@ class Client:
         else:
             _apply_to_message(copy, told)
         if "rev" in data:
-            copy.raise_rev(data["rev"])
+            if data["rev"] > copy.rev + 1:  # it has overtaken another
+                await self._ask_changes(conversation_id)
+            else:
+                copy.raise_rev(data["rev"])
 
 
 def _apply_to_message(copy: Copy, told: Told) -> None:

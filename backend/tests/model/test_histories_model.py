@@ -88,7 +88,7 @@ class History:
         rows = [(n, message) for n, message in sorted(self.inbox.items()) if n > seq][:PAGE_SIZE]
         is_known = self.is_known
         await asyncio.sleep(0)
-        return Missed(epoch, head, change, None, rows, PAGE_SIZE) if is_known else None
+        return Missed(epoch, head, change, None, rows) if is_known else None
 
     async def heads(self, user_ids: Any) -> dict[str, Head]:
         if self.is_down:
@@ -229,7 +229,7 @@ async def _play(steps: list[str]) -> None:
     client.cut()
 
 
-async def _do(step: str, history: History, client: Client, check: Heartbeat, late: list[events.Frame]) -> None:  # noqa: C901, PLR0912 - a table
+async def _do(step: str, history: History, client: Client, check: Heartbeat, late: list[events.Frame]) -> None:
     stream = client.stream
     match step:
         case "message" | "change":

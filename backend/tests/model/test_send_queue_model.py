@@ -88,10 +88,8 @@ class Keys:
 
     def _outcome(self, send: Send) -> SendOutcome:
         stored = self.stored.setdefault(self._key(send), send)
-        if stored is send:
-            outcome = "created"
-        else:
-            outcome = "repeat" if stored.request_hash == send.request_hash else "conflict"
+        later = "repeat" if stored.request_hash == send.request_hash else "conflict"
+        outcome = "created" if stored is send else later
         return SendOutcome(outcome, stored.message_id, None, (), "db")
 
     @staticmethod
@@ -110,8 +108,9 @@ def _impatient(monkeypatch):
 
 
 TWINS_BEHIND_A_HELD_ROW = [
-    "hold", ("bob", 0, b"a"), "pause", "pause", "pause", ("bob", 1, b"a"), ("bob", 2, b"a"), "pause", ("bob", 1, b"a"), "turn", "free",
-]  # fmt: skip
+    *("hold", ("bob", 0, b"a"), "pause", "pause", "pause"),
+    *(("bob", 1, b"a"), ("bob", 2, b"a"), "pause", ("bob", 1, b"a"), "turn", "free"),
+]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -137,9 +136,8 @@ async def _play(steps: list[Any], script: list[str]) -> None:
             case "turn":
                 await asyncio.sleep(0)
             case (recipient, key, content):
-                send = new_send(
-                    "ada", recipient_id=recipient, client_message_id=UUID(int=key), request_hash=content + recipient.encode()
-                )  # fmt: skip
+                request = content + recipient.encode()
+                send = new_send("ada", recipient_id=recipient, client_message_id=UUID(int=key), request_hash=request)
                 asked.append((send, asyncio.create_task(queue.submit(send))))
     was_held = bool(keys.held)
     if was_held and script:

@@ -73,7 +73,7 @@ class World:
         head, change = len(self.inbox), self.change
         rows = list(enumerate(self.inbox[seq : seq + PAGE_SIZE], start=seq + 1)) if seq < head else []
         await asyncio.sleep(0)  # the snapshot is older than the answer
-        return Missed("db", head, change, None, rows, PAGE_SIZE)
+        return Missed("db", head, change, None, rows)
 
     def spawn(self, work) -> None:
         task = asyncio.ensure_future(work)

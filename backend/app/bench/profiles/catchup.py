@@ -10,14 +10,14 @@ from app import events
 from app.bench.latency import Latencies
 from app.bench.plan import Profile
 from app.bench.results import Chart, Line
-from app.bench.stage import SkipError
 from app.bench.tables import OTHER_READERS, fill_history
+from app.bench.target import SkipError
 
 if TYPE_CHECKING:
     from app.bench.plan import Run
     from app.bench.results import ProfileResult
-    from app.bench.stage import Target
     from app.bench.streams import StreamRequest
+    from app.bench.target import Target
 
 MESSAGES: Final = 100
 ASKERS: Final = 100

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from app.bench.plan import Run
     from app.bench.results import ProfileResult
-    from app.bench.stage import Target
     from app.bench.streams import Streams
+    from app.bench.target import Target
 
 FRAME_BYTES: Final = 300  # on the wire, chunk header and all: what other servers are measured with
 STEP_SECONDS: Final = 0.04

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from app.bench.latency import Latencies
@@ -14,8 +15,10 @@ from app.bench.tables import make_group
 
 if TYPE_CHECKING:
     from app.bench.plan import Run
+    from app.bench.posts import Posts
     from app.bench.results import ProfileResult
-    from app.bench.stage import Target
+    from app.bench.streams import Streams
+    from app.bench.target import Target
 
 PAUSE_SECONDS: Final = 0.05
 ARRIVAL_SECONDS: Final = 10.0
@@ -35,54 +38,64 @@ async def _measure_size(
     users = target.user_ids(size, f"group{size}")
     await target.make_users(users)
     connection = await target.database()
-    streams, posts = target.streams(), await target.posts(1)
     try:
         group_id = await make_group(connection, users[0], users[1:])
-        maker = Sender(target, users[0], conversation_id=group_id)
+    finally:
+        await connection.close()
+    maker = Sender(target, users[0], conversation_id=group_id)
+    with target.streams() as streams:
         run.progress.step(f"opening {size:,} streams")
         await streams.open(target.stream_requests(users))
-        sent, arrivals = 0, Latencies()
-        for repeat in range(-1, run.plan.repeats):
-            run.progress.step(f"{size:,} members, repeat {max(0, repeat) + 1} of {run.plan.repeats}")
-            arrivals, whole = Latencies(), Latencies()
-            streams.on_piece = time_arrivals(arrivals)
-            meter = target.meter()
-            for _ in range(messages if repeat >= 0 else 2):  # the first time is for warming up
-                start = time.perf_counter()
-                done = await posts.closed_loop(lambda _: maker.request(TO_ALL), seconds=ARRIVAL_SECONDS, most=1)
-                result.errors += done.errors
-                sent += 1
-                if not await streams.until(sent * size, timeout_seconds=ARRIVAL_SECONDS):
-                    break
-                whole.add(time.perf_counter() - start)
-                await asyncio.sleep(PAUSE_SECONDS)
-            if repeat < 0:
-                continue
-            name = f"{size:,} members"
-            result.add(
-                f"{name}: median from POST to event", "ms", arrivals.percentile(50) * 1000, target=goal_ms, less=True
-            )
-            result.add(f"{name}: p99 from POST to event", "ms", arrivals.percentile(99) * 1000, less=True)
-            result.add(f"{name}: until the last has it, median", "ms", whole.percentile(50) * 1000, less=True)
-            result.add_cpu(meter.shares())
-        result.charts.append(
-            Chart(
-                f"POST to event, {size:,} members (last repeat)",
-                "percentiles",
-                "percentile",
-                "ms",
-                [Line("all members", arrivals.curve())],
-                goal_ms,
-            )
-        )
+        async with target.posts(1) as posts:
+            group = _Group(result, streams, posts, maker, size)
+            await group.send(2)  # to warm up
+            arrivals = Latencies()
+            for repeat in range(run.plan.repeats):
+                run.progress.step(f"{size:,} members, repeat {repeat + 1} of {run.plan.repeats}")
+                meter = target.meter()
+                arrivals, whole = await group.send(messages)
+                result.add_cpu(meter.shares())
+                _note(result, f"{size:,} members", arrivals, whole, goal_ms=goal_ms)
+        line = Line("all members", arrivals.curve())
+        title = f"POST to event, {size:,} members (last repeat)"
+        result.charts.append(Chart(title, "percentiles", "percentile", "ms", [line], goal_ms))
         faults = streams.tally.faults()
-        faults["lost"] += max(0, sent * size - streams.tally.received - faults["lost"])
+        faults["lost"] += max(0, group.sent * size - streams.tally.received - faults["lost"])
         result.add_faults(faults)
         result.checked += streams.tally.received
-    finally:
-        posts.close()
-        streams.close()
-        await connection.close()
+
+
+@dataclass(slots=True)
+class _Group:
+    """A group and its sender."""
+
+    result: ProfileResult
+    streams: Streams
+    posts: Posts
+    maker: Sender
+    size: int
+    sent: int = 0
+
+    async def send(self, messages: int) -> tuple[Latencies, Latencies]:
+        """Send one after the other; gives the times of all arrivals, and of the last one of each message."""
+        arrivals, whole = Latencies(), Latencies()
+        self.streams.on_piece = time_arrivals(arrivals)
+        for _ in range(messages):
+            start = time.perf_counter()
+            done = await self.posts.closed_loop(lambda _: self.maker.request(TO_ALL), seconds=ARRIVAL_SECONDS, most=1)
+            self.result.errors += done.errors
+            self.sent += 1
+            if not await self.streams.until(self.sent * self.size, timeout_seconds=ARRIVAL_SECONDS):
+                break
+            whole.add(time.perf_counter() - start)
+            await asyncio.sleep(PAUSE_SECONDS)
+        return arrivals, whole
+
+
+def _note(result: ProfileResult, name: str, arrivals: Latencies, whole: Latencies, *, goal_ms: float) -> None:
+    result.add(f"{name}: median from POST to event", "ms", arrivals.percentile(50) * 1000, target=goal_ms, less=True)
+    result.add(f"{name}: p99 from POST to event", "ms", arrivals.percentile(99) * 1000, less=True)
+    result.add(f"{name}: until the last has it, median", "ms", whole.percentile(50) * 1000, less=True)
 
 
 PROFILE: Final = Profile(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 from app.bench.plan import Profile
 from app.bench.procs import memory_bytes
 from app.bench.results import Chart, Line
-from app.bench.stage import SkipError
+from app.bench.target import SkipError
 
 if TYPE_CHECKING:
     from app.bench.plan import Run
     from app.bench.results import ProfileResult
-    from app.bench.stage import Target
+    from app.bench.target import Target
 
 MEMORY_KB: Final = 8.0
 CPU_PERCENT: Final = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from app.bench.latency import Latencies
@@ -18,6 +19,7 @@ PER_SECOND: Final = 500
 P50_MS: Final = 3.0
 P99_MS: Final = 15.0
 CONNECTIONS: Final = 64
+STRIDE: Final = 7919  # prime, and no divisor of the number of users
 ARRIVAL_SECONDS: Final = 5.0
 
 
@@ -27,42 +29,37 @@ async def measure(run: Run, result: ProfileResult) -> None:
         users = target.user_ids(run.plan.size(2000, 40), "pair")
         per_second = run.plan.size(PER_SECOND, 100)
         await target.make_users(users)
-        streams = target.streams()
-        posts = await target.posts(CONNECTIONS)
         makers = [Sender(target, user, recipient_id=users[number ^ 1]) for number, user in enumerate(users)]
-        turns = 0
+        turns = count()
 
         def next_request(_: int) -> bytes:
-            nonlocal turns
             # A stride that meets every user before any again.
-            sender = turns * 7919 % len(users)
-            turns += 1
+            sender = next(turns) * STRIDE % len(users)
             return makers[sender].request(sender ^ 1)
 
-        try:
+        with target.streams() as streams:
             run.progress.step(f"opening {len(users):,} streams")
             await streams.open(target.stream_requests(users))
-            run.progress.step("first messages")
-            first = await posts.closed_loop(next_request, seconds=60, most=len(users))
-            result.errors += first.errors
-            sent = first.answered - first.failed
-            for repeat in range(run.plan.repeats):
-                run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: {per_second} messages/s")
-                arrivals = Latencies()
-                streams.on_piece = time_arrivals(arrivals)
-                meter = target.meter()
-                done = await posts.open_loop(next_request, per_second=per_second, seconds=run.plan.seconds)
-                result.add_cpu(meter.shares())
-                sent += done.answered - done.failed
-                await streams.until(2 * sent, timeout_seconds=ARRIVAL_SECONDS)
-                _note(result, done, arrivals)
+            async with target.posts(CONNECTIONS) as posts:
+                run.progress.step("first messages")
+                first = await posts.closed_loop(next_request, seconds=60, most=len(users))
+                await target.analyze()
+                result.errors += first.errors
+                sent = first.answered - first.failed
+                for repeat in range(run.plan.repeats):
+                    run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: {per_second} messages/s")
+                    arrivals = Latencies()
+                    streams.on_piece = time_arrivals(arrivals)
+                    meter = target.meter()
+                    done = await posts.open_loop(next_request, per_second=per_second, seconds=run.plan.seconds)
+                    result.add_cpu(meter.shares())
+                    sent += done.answered - done.failed
+                    await streams.until(2 * sent, timeout_seconds=ARRIVAL_SECONDS)
+                    _note(result, done, arrivals)
             faults = streams.tally.faults()
             faults["lost"] += max(0, 2 * sent - streams.tally.received - faults["lost"])
             result.add_faults(faults)
             result.checked += streams.tally.received
-        finally:
-            posts.close()
-            streams.close()
 
 
 def _note(result: ProfileResult, done: PostResult, arrivals: Latencies) -> None:

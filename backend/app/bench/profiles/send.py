@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from app.bench.plan import Run
     from app.bench.posts import PostResult
     from app.bench.results import ProfileResult
-    from app.bench.stage import Target
     from app.bench.streams import Streams
+    from app.bench.target import Target
 
 SENDS: Final = 5000  # a second
 ALONE_MS: Final = 1.0
@@ -28,26 +28,23 @@ async def measure(run: Run, result: ProfileResult) -> None:
         senders, recipients = target.user_ids(clients, "sender"), target.user_ids(clients, "recipient")
         await target.make_users([*senders, *recipients])
         makers = [Sender(target, sender, recipient_id=other) for sender, other in zip(senders, recipients, strict=True)]
-        streams = target.streams()
-        posts, alone = await target.posts(clients), await target.posts(1)
-        try:
+        with target.streams() as streams:
             await streams.open(target.stream_requests(senders))
-            run.progress.step("warming up")
-            done = await posts.closed_loop(lambda n: makers[n].request(), seconds=WARM_UP_SECONDS)
-            sent = done.answered
-            for repeat in range(run.plan.repeats):
-                run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: {sent:,} sent")
-                meter = target.meter()
-                many = await posts.closed_loop(lambda n: makers[n].request(), seconds=run.plan.seconds)
-                result.add_cpu(meter.shares())
-                single = await alone.closed_loop(lambda n: makers[n].request(), seconds=run.plan.seconds / 2)
-                sent += many.answered + single.answered
-                _note(result, many, single, clients)
+            async with target.posts(clients) as posts:
+                run.progress.step("warming up")
+                done = await posts.closed_loop(lambda n: makers[n].request(), seconds=WARM_UP_SECONDS)
+                await target.analyze()
+                sent = done.answered
+                for repeat in range(run.plan.repeats):
+                    run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: {sent:,} sent")
+                    meter = target.meter()
+                    many = await posts.closed_loop(lambda n: makers[n].request(), seconds=run.plan.seconds)
+                    result.add_cpu(meter.shares())
+                    async with target.posts(1) as alone:
+                        single = await alone.closed_loop(lambda n: makers[n].request(), seconds=run.plan.seconds / 2)
+                    sent += many.answered + single.answered
+                    _note(result, many, single, clients)
             await _check(result, target, streams, sent, recipients)
-        finally:
-            posts.close()
-            alone.close()
-            streams.close()
 
 
 def _note(result: ProfileResult, many: PostResult, single: PostResult, clients: int) -> None:

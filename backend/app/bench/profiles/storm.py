@@ -14,17 +14,18 @@ from app.bench.tables import leave_missed, make_direct
 
 if TYPE_CHECKING:
     from app.bench.plan import Run
-    from app.bench.posts import PostResult, Posts
+    from app.bench.posts import PostResult
     from app.bench.results import ProfileResult
-    from app.bench.stage import Target
     from app.bench.streams import Streams, Subscriber
+    from app.bench.target import Target
 
 MISSED: Final = 10
 BACK_SECONDS: Final = 5.0
 SEND_P99_MS: Final = 500.0
 SENDS_PER_SECOND: Final = 100
 SENDERS: Final = 16
-GIVE_UP_SECONDS: Final = 30.0
+SENT_TO: Final = 6  # of those who come back, by each sender
+GIVE_UP_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 1.0  # after the cut: the server closes 10,000 connections
 
 
@@ -53,32 +54,29 @@ async def measure(run: Run, result: ProfileResult) -> None:
         writer, *senders = target.user_ids(1 + SENDERS, "storm-sender")
         await target.make_users([*users, writer, *senders])
         connection = await target.database()
-        streams = target.streams()
-        posts = await target.posts(SENDERS)
         try:
-            run.progress.step("making conversations")
-            await make_direct(connection, writer, users)
-            for number, sender in enumerate(senders):
-                await make_direct(connection, sender, users[number::SENDERS][:6])
-            makers = [
-                [Sender(target, sender, recipient_id=user) for user in users[number::SENDERS][:6]]
-                for number, sender in enumerate(senders)
-            ]
-            run.progress.step(f"opening {len(users):,} streams")
-            await streams.open(target.stream_requests(users))
-            storm = _Storm(target, streams, posts, makers)
-            for repeat in range(run.plan.repeats):
-                run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: cutting {len(users):,} streams")
-                streams.cut()
-                await leave_missed(connection, writer, messages=MISSED)
-                await asyncio.sleep(SETTLE_SECONDS if not run.plan.quick else 0.2)
-                run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: {len(users):,} streams come back")
-                if not await storm.come_back(result):
-                    break
-            await _check(result, target, streams, users)
+            with target.streams() as streams:
+                run.progress.step("making conversations")
+                await make_direct(connection, writer, users)
+                for number, sender in enumerate(senders):
+                    await make_direct(connection, sender, users[number::SENDERS][:SENT_TO])
+                makers = [
+                    [Sender(target, sender, recipient_id=user) for user in users[number::SENDERS][:SENT_TO]]
+                    for number, sender in enumerate(senders)
+                ]
+                run.progress.step(f"opening {len(users):,} streams")
+                await streams.open(target.stream_requests(users))
+                storm = _Storm(target, streams, makers)
+                for repeat in range(run.plan.repeats):
+                    run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: cutting {len(users):,} streams")
+                    streams.cut()
+                    await leave_missed(connection, writer, messages=MISSED)
+                    await asyncio.sleep(SETTLE_SECONDS if not run.plan.quick else 0.2)
+                    run.progress.step(f"repeat {repeat + 1} of {run.plan.repeats}: {len(users):,} streams come back")
+                    if not await storm.come_back(result):
+                        break
+                await _check(result, target, streams, users)
         finally:
-            posts.close()
-            streams.close()
             await connection.close()
 
 
@@ -88,7 +86,6 @@ class _Storm:
 
     target: Target
     streams: Streams
-    posts: Posts
     makers: list[list[Sender]]
     _turn: int = 0
 
@@ -96,28 +93,29 @@ class _Storm:
         """Reconnect everyone while others send; false when somebody does not come back."""
         returned = _Return(self.streams)
         self.streams.on_piece = returned.on_piece
-        stop = asyncio.Event()
-        meter = self.target.meter()
-        sending = asyncio.ensure_future(
-            self.posts.open_loop(self._next_request, per_second=SENDS_PER_SECOND, seconds=GIVE_UP_SECONDS, stop=stop)
-        )
-        start = time.perf_counter()
-        try:
-            await self.streams.reopen(concurrency=len(self.streams.subscribers))
-            open_seconds = time.perf_counter() - start
-            async with asyncio.timeout(GIVE_UP_SECONDS):
-                await returned.everyone.wait()
-        except TimeoutError:
-            missing = len(returned.goals) - len(returned.moments)
-            result.errors.append(f"{missing} streams were not back after {GIVE_UP_SECONDS:.0f} s.")
-            return False
-        finally:
-            stop.set()
-            sends = await sending
+        stop, before = asyncio.Event(), self.streams.tally.turned_away
+        async with self.target.posts(SENDERS) as posts:
+            meter = self.target.meter()
+            load = posts.open_loop(self._next_request, per_second=SENDS_PER_SECOND, seconds=GIVE_UP_SECONDS, stop=stop)
+            sending = asyncio.ensure_future(load)
+            start = time.perf_counter()
+            try:
+                await self.streams.reopen(concurrency=len(self.streams.subscribers))
+                open_seconds = time.perf_counter() - start
+                async with asyncio.timeout(GIVE_UP_SECONDS):
+                    await returned.everyone.wait()
+            except TimeoutError:
+                missing = len(returned.goals) - len(returned.moments)
+                result.errors.append(f"{missing} streams were not back after {GIVE_UP_SECONDS:.0f} s.")
+                return False
+            finally:
+                stop.set()
+                sends = await sending
         result.add_cpu(meter.shares())
         result.add("all streams open", "s", open_seconds, less=True)
         result.add("all streams back and caught up", "s", max(returned.moments) - start, target=BACK_SECONDS, less=True)
         result.add("p99 of sends meanwhile", "ms", sends.latency.percentile(99) * 1000, target=SEND_P99_MS, less=True)
+        result.add("streams told to come back later", "", float(self.streams.tally.turned_away - before), less=True)
         result.errors += sends.errors
         _draw(result, [moment - start for moment in sorted(returned.moments)], sends)
         return True

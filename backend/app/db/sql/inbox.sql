@@ -1,7 +1,7 @@
 -- name: fetch_messages_after
 -- What came after a seq in each of many inboxes, with their heads, in one snapshot: one row per message,
--- and one without a message where there is none to read. $1 user ids, $2 seqs, $3 page size, $4 the most
--- messages that a replay may have.
+-- and one without a message where there is none to read. $1 user ids, $2 seqs, $3 the most messages of a
+-- page, $4 the most that a replay may have, $5 bytes of text after which a page ends.
 SELECT asked.ask, h.head, h.change, u.tokens_valid_after, current_epoch() AS database_epoch,
        missed.seq AS inbox_seq, mine.user_id IS NOT NULL AS is_readable,
        m.id, m.conversation_id, m.seq, m.rev, m.sender_id, m.sender_name, m.sender_avatar, m.client_message_id,
@@ -10,10 +10,19 @@ FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (user_id, after_s
 JOIN inbox_heads AS h ON h.user_id = asked.user_id
 JOIN users AS u ON u.id = asked.user_id
 LEFT JOIN LATERAL (
-    SELECT i.seq, i.message_id FROM inbox AS i
-    WHERE i.user_id = asked.user_id AND i.seq > asked.after_seq AND i.seq <= h.head
-      AND h.head - asked.after_seq <= $4
-    ORDER BY i.seq LIMIT $3
+    SELECT page.seq, page.message_id
+    FROM (
+        SELECT listed.seq, listed.message_id,
+               sum(octet_length(t.content)) OVER (ORDER BY listed.seq
+                                                  ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+        FROM (
+            SELECT i.seq, i.message_id FROM inbox AS i
+            WHERE i.user_id = asked.user_id AND i.seq > asked.after_seq AND i.seq <= h.head
+              AND h.head - asked.after_seq <= $4
+            ORDER BY i.seq LIMIT $3
+        ) AS listed LEFT JOIN messages AS t ON t.id = listed.message_id
+    ) AS page
+    WHERE coalesce(page.bytes_before, 0) < $5
 ) AS missed ON true
 LEFT JOIN message_states AS m ON m.id = missed.message_id
 LEFT JOIN members AS mine

@@ -267,17 +267,19 @@ class Stream:
         written_bytes = 0
         is_moving = True
         while is_moving and written_bytes < PAGE_BYTES:
-            is_moving = False
+            is_moving = is_after_kept = False
             kept: list[Frame] = []
             for place, frame in enumerate(self._queue):
                 if written_bytes >= PAGE_BYTES:
                     kept.extend(self._queue[place:])
                     break
-                if self._pass_on(frame):
+                # A change waits behind a message that is kept: it may be about that message.
+                if not (is_after_kept and frame.kind == "change") and self._pass_on(frame):
                     is_moving = True  # what was kept before may follow now
                     written_bytes += len(frame.raw)
                 else:
                     kept.append(frame)
+                    is_after_kept = is_after_kept or frame.kind == "message"
             self._queue = kept
         self._queue_bytes = sum(len(frame.raw) for frame in self._queue)
         return not self._queue
@@ -337,7 +339,7 @@ class Stream:
         if changes and min(changes) > self.change + 1:
             self._changes_missed = "change_missed"
             await self._read()
-        elif all(self._is_early(frame) for frame in self._queue):
+        elif any(self._is_early(frame) for frame in self._queue):
             stats.gaps_repaired += 1
             await self._read()
         return False
@@ -442,9 +444,7 @@ def _why_broken(last: Cursor, epoch: str, missed: Missed) -> str | None:
         return "ahead"
     if missed.head - last.seq > MAX_MISSED:
         return "too_far_behind"
-    if last.seq < missed.head:
-        # Dense, not merely as many as asked for: what retention took is below what it left.
-        expected = min(missed.page_size, missed.head - last.seq)
-        if len(missed.messages) != expected or missed.messages[-1][0] != last.seq + expected:
-            return "retention"
+    seqs = [seq for seq, _ in missed.messages]
+    if last.seq < missed.head and (not seqs or seqs != list(range(last.seq + 1, last.seq + 1 + len(seqs)))):
+        return "retention"  # which leaves a hole below a full page, too
     return None

@@ -1,0 +1,72 @@
+"""How fast this machine writes to sockets at all: what a server's deliveries are to be compared with.
+
+Virtual machines differ, and the same one differs from hour to hour. One process writes 300 bytes to each of
+1,000 connections in turn, on the server's core; another reads, on the load's.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from app.bench.procs import Cores
+
+CONNECTIONS: Final = 1000
+WRITE_BYTES: Final = 300
+WARM_UP_SECONDS: Final = 0.3
+
+
+def bare_writes_per_second(cores: Cores, *, seconds: float) -> float:
+    """Measure. Forks: not from inside an event loop."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)
+    pairs = []
+    for _ in range(CONNECTIONS):
+        reading = socket.create_connection(listener.getsockname())
+        writing, _ = listener.accept()
+        writing.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pairs.append((writing, reading))
+    reader = os.fork()
+    if reader == 0:
+        _read([reading.fileno() for _, reading in pairs], cores)
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores.server)
+        sockets = [writing for writing, _ in pairs]
+        _write(sockets, WARM_UP_SECONDS)  # buffers grow at first
+        return _write(sockets, seconds)
+    finally:
+        os.sched_setaffinity(0, before)
+        for pair in pairs:
+            for end in pair:
+                end.shutdown(socket.SHUT_RDWR)
+                end.close()
+        listener.close()
+        os.waitpid(reader, 0)
+
+
+def _write(sockets: list[socket.socket], seconds: float) -> float:
+    data = b"x" * WRITE_BYTES
+    count = 0
+    start = time.perf_counter()
+    while (took := time.perf_counter() - start) < seconds:
+        for each in sockets:
+            each.send(data)
+        count += len(sockets)
+    return count / took
+
+
+def _read(descriptors: list[int], cores: Cores) -> None:
+    """Read until everything has ended; the process ends with it."""
+    os.sched_setaffinity(0, cores.load)
+    poll = select.epoll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.EPOLLIN)
+    is_open = True
+    while is_open:
+        for descriptor, _ in poll.poll():
+            is_open = bool(os.read(descriptor, 65_536))
+    os._exit(0)

@@ -1,0 +1,58 @@
+"""PostgreSQL answers, but with errors that nobody waits out: a standby, a fault of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.servers import new_user
+from tests.support.streams import StreamClient
+
+pytestmark = pytest.mark.faults
+
+BROKEN = """
+CREATE OR REPLACE FUNCTION current_epoch() RETURNS text LANGUAGE plpgsql STABLE AS
+$$ BEGIN RAISE EXCEPTION 'recovery is in progress' USING ERRCODE = '{code}'; END $$"""
+
+
+@pytest.mark.parametrize("code", ["55000", "XX000"], ids=["a standby", "an internal error"])
+async def test_a_stream_is_never_refused_for_what_postgresql_says(start_server, open_stream, connection, code):
+    """Protocol 4.5, 4.7, 8.2: EventSource gives up for ever at a 500; open streams beat and heal."""
+    server = await start_server(heartbeat_seconds=1)
+    ada, bob = new_user("ada"), new_user("bob")
+    await server.know(ada, bob)
+    stream = await open_stream(server, bob)
+    whole = await connection.fetchval("SELECT pg_get_functiondef('current_epoch'::regproc)")
+    await connection.execute(BROKEN.format(code=code))
+
+    late = StreamClient(server, bob)
+    await late.open(server)
+    assert late.status == 200
+    await late.until_end()
+    assert late.retry_ms >= 10_000
+    late.cut()
+    await stream.until("heartbeat", 5)
+    await stream.until("heartbeat", 5)
+
+    await connection.execute(whole)
+    await server.send(ada, bob, "all is well")
+    assert [m["content"] for m in await stream.messages(1, 5)] == ["all is well"]
+    assert "never retrieved" not in server.log.read_text()
+
+
+async def test_a_user_who_is_gone_with_the_database_is_made_anew_and_told(start_server, open_stream, connection):
+    """Protocol 6.1: restored to before the user was there; the stream ends, and the next one says `resync`."""
+    server = await start_server(heartbeat_seconds=1)
+    ada, bob = new_user("ada"), new_user("bob")
+    await server.know(ada, bob)
+    stream = await open_stream(server, bob)
+    await server.send(ada, bob, "lost with the database")
+    await stream.until("new_message")
+    await connection.execute("DELETE FROM members; DELETE FROM inbox_heads; DELETE FROM users")
+    async with asyncio.timeout(5):
+        await stream.until_end()
+    await server.know(ada)
+    again = await open_stream(server, bob, cursor=stream.cursor)
+    resync = await again.until("resync")
+    assert (resync.json["scope"], resync.json["reason"]) == ("all", "ahead")
