@@ -1,27 +1,41 @@
 """How fast this machine writes to sockets at all: what a server's deliveries are to be compared with.
 
 Virtual machines differ, and the same one differs from hour to hour. One process writes 300 bytes to each of
-1,000 connections in turn, on the server's core; another reads, on the load's.
+1,000 connections in turn, on the server's core; another reads, on the load's. It runs as a program of its own:
+`python -m app.bench.calibrate SERVER_CORES LOAD_CORES SECONDS`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
+import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from app.bench.procs import Cores
+from app.bench.procs import Cores
 
 CONNECTIONS: Final = 1000
 WRITE_BYTES: Final = 300
 WARM_UP_SECONDS: Final = 0.3
 
 
+async def measure(cores: Cores, *, seconds: float) -> float | None:
+    """Give the writes a second; None if it fails, for want of descriptors."""
+    arguments = [",".join(map(str, some)) for some in (cores.server, cores.load)]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.bench.calibrate", *arguments, str(seconds)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    output, _ = await process.communicate()
+    return float(output) if process.returncode == 0 else None
+
+
 def bare_writes_per_second(cores: Cores, *, seconds: float) -> float:
-    """Measure. Forks: not from inside an event loop."""
+    """Measure here. Forks: not from inside an event loop."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)
     pairs = []
     for _ in range(CONNECTIONS):
@@ -70,3 +84,8 @@ def _read(descriptors: list[int], cores: Cores) -> None:
         for descriptor, _ in poll.poll():
             is_open = bool(os.read(descriptor, 65_536))
     os._exit(0)
+
+
+if __name__ == "__main__":
+    _server, _load = (tuple(map(int, text.split(","))) for text in sys.argv[1:3])
+    print(bare_writes_per_second(Cores(_server, _load), seconds=float(sys.argv[3])))  # noqa: T201 - its answer

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 560
 HEIGHT: Final = 270
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 80, 14, 14, 46
 TICKS: Final = 5
 WIDE_RANGE: Final = 20.0  # largest to smallest; above, times are drawn on a logarithmic scale
 DOTS: Final = 40  # points of a line up to which each is marked, with its value for whoever points at it

@@ -30,8 +30,8 @@ class Machine:
     load_average: float  # over the last minute, at the start
     libraries: dict[str, str] = field(default_factory=dict)
     servers: dict[str, str] = field(default_factory=dict)  # PostgreSQL and Redis or Valkey, by name
+    is_quick: bool = False  # a smoke run
     pinned: str = ""  # who ran on which cores
-    bare_writes: float | None = None  # a second: write() of 300 bytes to 1,000 sockets in turn, on one core
 
     @property
     def warning(self) -> str | None:

@@ -182,7 +182,6 @@ class _Loop:
         self._make_request = make_request
         self._on_answer = on_answer
         self._in_flight = 0
-        self._is_over = False
         self._drained = asyncio.Event()
 
     def send(self, connection: Connection, *, due: float | None = None) -> None:
@@ -194,8 +193,8 @@ class _Loop:
         raise NotImplementedError
 
     async def finish(self, start: float) -> PostResult:
-        self._is_over = True
         if self._in_flight:
+            self._drained.clear()  # it may have been so before
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._drained.wait()

@@ -49,16 +49,25 @@ def write(folder: Path, machine: Machine, results: Sequence[ProfileResult]) -> l
 def warnings_of(machine: Machine, results: Sequence[ProfileResult]) -> list[str]:
     """Give all reasons for doubt, the machine's first."""
     found = [machine.warning] if machine.warning else []
+    if machine.is_quick:
+        found.append("A smoke run (--quick): few streams, short times. Its numbers are not those of the descriptions.")
+    disturbed = [result.name for result in results if result.disturbance]
+    if disturbed:
+        found.append(f"Others were at work on these cores during {', '.join(disturbed)}.")
     return found + [f"{result.name}: {warning}" for result in results for warning in result.warnings]
 
 
-def rows_of(results: Sequence[ProfileResult]) -> list[tuple[str, str, str, str, str, str]]:
-    """Give the summary: profile, what, target, median, range, verdict."""
+def rows_of(
+    results: Sequence[ProfileResult], *, only_targets: bool = False
+) -> list[tuple[str, str, str, str, str, str]]:
+    """Give rows of profile, what, target, median, range, verdict; all, or those that have a target."""
     rows = []
     for result in results:
         if result.skipped:
             rows.append((result.name, f"skipped: {result.skipped}", "", "", "", ""))
         for metric in result.metrics:
+            if only_targets and metric.target is None:
+                continue
             spread = f"{number(min(metric.values))} to {number(max(metric.values))}" if len(metric.values) > 1 else ""
             rows.append(
                 (
@@ -123,10 +132,6 @@ def _facts(machine: Machine) -> list[tuple[str, str]]:
         ("Memory", f"{machine.memory_gb:g} GB"),
         ("System", machine.kernel),
         ("Cores", machine.pinned or "not pinned"),
-        (
-            "Bare write() to 1,000 sockets",
-            f"{number(machine.bare_writes)} /s" if machine.bare_writes else "not measured",
-        ),
         ("Load average at the start", f"{machine.load_average:g}"),
         ("Servers", ", ".join(f"{name} {version}" for name, version in machine.servers.items()) or "unknown"),
         ("Python", machine.python),
@@ -154,7 +159,7 @@ def html(machine: Machine, results: Sequence[ProfileResult]) -> str:
         verdict_class="good" if is_right else "bad",
         warnings="".join(f'<p class="warning">{escape(warning)}</p>' for warning in warnings_of(machine, results)),
         links=" ".join(f'<a href="#{result.name}">{escape(result.title)}</a>' for result in results),
-        summary=_table(head, rows_of(results)),
+        summary=_table(head, rows_of(results, only_targets=True)),
         profiles="".join(_section(result) for result in results),
         machine=_table(("what", "here"), _facts(machine)),
     )
@@ -163,6 +168,7 @@ def html(machine: Machine, results: Sequence[ProfileResult]) -> str:
 def _section(result: ProfileResult) -> str:
     drawn = "".join(charts.draw(chart) for chart in result.charts)
     shares = result.document()["cpu"]
+    doubts = [*result.warnings, *([result.disturbance] if result.disturbance else [])]
     meters = "".join(
         f'<span>{escape(name)} <meter min="0" max="1" value="{share:.3f}"></meter> {share:.0%}</span>'
         for name, share in shares.items()
@@ -170,7 +176,7 @@ def _section(result: ProfileResult) -> str:
     head = ("measured", "target", "median", "min to max", "")
     return (
         f'<section id="{result.name}"><h2>{escape(result.title)}</h2><p class="quiet">{escape(result.about)}</p>'
-        + "".join(f'<p class="warning">{escape(warning)}</p>' for warning in result.warnings)
+        + "".join(f'<p class="warning">{escape(warning)}</p>' for warning in doubts)
         + f'<div class="scroll">{_table(head, [row[1:] for row in rows_of([result])])}</div>'
         + f'<div class="charts">{drawn}</div>'
         + (f'<div class="meters"><span class="quiet">Share of a core:</span>{meters}</div>' if meters else "")
@@ -180,10 +186,15 @@ def _section(result: ProfileResult) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     numeric = {place for place, name in enumerate(head) if name == "median"}
+    unbroken = {place for place, name in enumerate(head) if name == "target"}
     classes = {"met": "good", "right": "good", "missed": "bad", "WRONG": "bad"}
 
     def cell(place: int, text: str, tag: str) -> str:
-        names = [*(["n"] if place in numeric else []), *([classes[text]] if text in classes else [])]
+        names = [
+            *(["n"] if place in numeric else []),
+            *(["w"] if place in unbroken else []),
+            *([classes[text]] if text in classes else []),
+        ]
         attribute = f' class="{" ".join(names)}"' if names else ""
         return f"<{tag}{attribute}>{escape(text)}</{tag}>"
 

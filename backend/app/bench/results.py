@@ -79,6 +79,7 @@ class ProfileResult:
     warnings: list[str] = field(default_factory=list)
     cpu: dict[str, list[float]] = field(default_factory=dict)  # share of one core per repeat, by name
     checked: int = 0  # events whose order was verified
+    disturbance: str | None = None  # what others took of the cores
     skipped: str | None = None  # why it did not run
     seconds: float = 0.0
 
@@ -118,12 +119,13 @@ class ProfileResult:
         elif load_cores and sum(worst.values()) > CLIENT_IS_BUSY * load_cores:
             used = ", ".join(f"{name} {share:.0%}" for name, share in worst.items())
             self.warnings.append(f"The load's own core was full ({used}): with more cores the server may do more.")
-        for name, share in others.items():
-            if share > OTHERS_DISTURB:
-                where = name.removeprefix("others ")
-                self.warnings.append(
-                    f"Others used {share:.0%} of a core {where}: what was measured is worse by about that."
-                )
+        found = [
+            f"{share:.0%} of a core {name.removeprefix('others ')}"
+            for name, share in others.items()
+            if share > OTHERS_DISTURB
+        ]
+        if found:
+            self.disturbance = f"Others used {' and '.join(found)}: what was measured is worse by about that."
 
     def document(self) -> dict[str, Any]:
         """Give it for JSON."""
@@ -137,6 +139,7 @@ class ProfileResult:
             "faults": self.faults,
             "errors": self.errors,
             "warnings": self.warnings,
+            "disturbance": self.disturbance,
             "checked_events": self.checked,
             "cpu": {name: statistics.median(shares) for name, shares in self.cpu.items()},
             "seconds": round(self.seconds, 2),

@@ -20,7 +20,6 @@ from rich.text import Text
 
 from app.bench import machine as machines
 from app.bench import report
-from app.bench.calibrate import bare_writes_per_second
 from app.bench.plan import Plan, Profile, Run
 from app.bench.profiles import PROFILES
 from app.bench.progress import Progress
@@ -58,6 +57,7 @@ def run(
     plan = Plan(quick, repeats or plan.repeats, seconds or plan.seconds)
     signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C does: everything that was started ends with us
     machine = machines.describe()
+    machine.is_quick = quick
     with ExitStack() as stack:
         progress = stack.enter_context(Progress())
         stage: OwnStage | GivenStage
@@ -67,9 +67,6 @@ def run(
             progress.step("starting PostgreSQL and Valkey")
             stage = stack.enter_context(own_stage(is_shared=quick))
             machine.pinned = stage.cores.describe()
-            if stage.cores.are_apart:
-                progress.step("measuring bare writes")
-                machine.bare_writes = bare_writes_per_second(stage.cores, seconds=0.2 if quick else 2.0)
         if machine.warning:
             progress.say(machine.warning)
         stack.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # the rest is cleaning up

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from app import events
+from app.bench import calibrate
 from app.bench.publish import RedisFeed, redis_command
 from app.bench.results import Chart, Line, rate
 from app.services.messaging import channels
@@ -145,6 +146,10 @@ async def measure(
 
 async def _measure(run: Run, result: ProfileResult, target: Target, pump: Pump, *, goal: float) -> None:
     tally = pump.streams.tally
+    bare = None
+    if target.cores is not None and not run.plan.quick:
+        run.progress.step("bare writes, to compare with")
+        bare = await calibrate.measure(target.cores, seconds=2.0)
     run.progress.step("warming up")
     is_well = await pump.run(min(WARM_UP_SECONDS, run.plan.seconds))
     for repeat in range(run.plan.repeats):
@@ -155,6 +160,9 @@ async def _measure(run: Run, result: ProfileResult, target: Target, pump: Pump, 
         is_well = await pump.run(run.plan.seconds)
         seconds, delivered, shares = time.perf_counter() - start, tally.received - before, meter.shares()
         result.add("deliveries", "/s", delivered / seconds, target=goal)
+        if bare:
+            result.add("of what bare write() does here", "%", 100 * delivered / seconds / bare)
+            result.add("bare write() of 300 bytes, one core", "/s", bare)
         if "server" in shares:
             result.add(
                 "server time per delivery", "µs", shares["server"] * seconds / max(delivered, 1) * 1e6, less=True
