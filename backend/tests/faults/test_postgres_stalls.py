@@ -41,13 +41,15 @@ class StallingProxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        await self.flows.wait()
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
-            await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+            await self.flows.wait()
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            try:
+                await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+            finally:
+                up_writer.transport.abort()
         finally:
             writer.transport.abort()
-            up_writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
