@@ -2,8 +2,9 @@
 
 A *target* is what a send contends for: its conversation, or the two users of a direct one. When a batch
 meets a row that somebody else holds, every target of the batch gets a short look of its own; those that
-are held are then served one at a time with more patience, and new sends to them wait there, not in the
-batches of the others.
+are held are then looked at again and again, and new sends to them wait there, not in the batches of the
+others. Never a long look: a transaction that waits for the recipient's head already holds the sender's,
+and everybody else who writes to the sender would wait with it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
     from app.db.pool import Database
 
-GLANCE_MS: Final = 50  # how long a target waits for a row when the targets of a failed batch are tried
-PATIENT_MS: Final = 2000  # how long it then waits by itself
-MAX_GLANCES: Final = 2  # connections at once
-MAX_PATIENT: Final = 4  # connections at once, that may all be waiting for rows
+GLANCE_MS: Final = 50  # how long a target alone waits for a row
+REST_SECONDS: Final = 0.15  # between two looks at a held target: what it locks is free for most of the time
+MAX_GLANCES: Final = 2  # connections at once, for the targets of failed batches
+MAX_HELD_GLANCES: Final = 2  # connections at once, for targets that were found held
 ATTEMPTS: Final = 3
 MAX_TOGETHER: Final = 64
 
@@ -75,7 +76,7 @@ class Isolation:
         self._commit = commit
         self._spawn = spawn
         self._glances = asyncio.Semaphore(MAX_GLANCES)
-        self._patients = asyncio.Semaphore(MAX_PATIENT)
+        self._held_glances = asyncio.Semaphore(MAX_HELD_GLANCES)
         self._held: dict[Target, list[Waiting]] = {}
 
     def takes(self, waiting: Waiting) -> bool:
@@ -108,16 +109,16 @@ class Isolation:
         """Serve one held target, and what comes for it meanwhile, until nothing is left."""
         try:
             while self._held[target]:
+                await asyncio.sleep(REST_SECONDS)
                 group, self._held[target] = _next_group(self._held[target])
-                async with self._patients:
-                    now = time.monotonic()
-                    for waiting in group:
-                        if waiting.deadline <= now:
-                            waiting.fail()
-                    alive = [waiting for waiting in group if waiting.deadline > now]
-                    if alive and not await self._try(alive, PATIENT_MS):
-                        for waiting in alive:
-                            waiting.fail()
+                now = time.monotonic()
+                for waiting in group:
+                    if waiting.deadline <= now:
+                        waiting.fail()
+                alive = [waiting for waiting in group if waiting.deadline > now]
+                async with self._held_glances:
+                    if alive and not await self._try(alive, GLANCE_MS):
+                        self._held[target] = [*alive, *self._held[target]]
         finally:
             for waiting in self._held.pop(target):
                 waiting.fail()
