@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -173,7 +174,7 @@ class Posts:
         return await run.run(per_second, seconds, stop)
 
 
-class _Loop:
+class _Loop(ABC):
     """What both loops do with a request and its answer."""
 
     def __init__(self, connections: list[Connection], make_request: MakeRequest, on_answer: OnAnswer | None) -> None:
@@ -189,8 +190,9 @@ class _Loop:
         request = self._make_request(connection.number)
         connection.send(request, started=due or time.perf_counter(), done=self._done)
 
+    @abstractmethod
     def next(self, connection: Connection) -> None:
-        raise NotImplementedError
+        """A connection is free: send its next request, or let it rest."""
 
     async def finish(self, start: float) -> PostResult:
         if self._in_flight:
