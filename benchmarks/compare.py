@@ -177,6 +177,7 @@ def delivery_of(peer: str, *, users: int) -> Measure:
             else:
                 feed = await RedisFeed.connect(stage.urls()[1] or "")
                 commands = [redis_command(b"user:" + name.encode(), BODY) for name in names]
+            streams.read_in_bulk()
             try:
                 return [await pumped(streams, feed, commands, plan.seconds) for _ in range(plan.repeats)]
             finally:

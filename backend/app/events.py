@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import asyncpg
@@ -230,6 +230,47 @@ class Frame:
         if self._chunk is None:
             self._chunk = b"%x\r\n%b\r\n" % (len(self.raw), self.raw)
         return self._chunk
+
+
+class Run:
+    """Messages of one user that follow each other without a hole, to be written in one go."""
+
+    __slots__ = ("chunk", "epoch", "first", "frames", "last", "raw")
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        """Join `frames`, two at least; see `runs_of`."""
+        self.frames = frames
+        self.epoch = frames[0].epoch
+        self.first = frames[0].number
+        self.last = frames[-1].number
+        self.raw = b"".join([frame.raw for frame in frames])
+        self.chunk = b"%x\r\n%b\r\n" % (len(self.raw), self.raw)
+
+
+def runs_of(frames: Sequence[Frame], max_bytes: int) -> list[Frame | Run]:
+    """Join what follows each other, up to `max_bytes`; everything else stays as it is, in its place."""
+    joined: list[Frame | Run] = []
+    start = 0
+    while start < len(frames):
+        end = _end_of_run(frames, start, max_bytes)
+        joined.append(Run(frames[start:end]) if end > start + 1 else frames[start])
+        start = end
+    return joined
+
+
+def _end_of_run(frames: Sequence[Frame], start: int, max_bytes: int) -> int:
+    last = frames[start]
+    size = len(last.raw)
+    end = start + 1
+    if last.kind != "message":
+        return end
+    for frame in frames[end:]:
+        size += len(frame.raw)
+        if frame.kind != "message" or frame.number != last.number + 1 or frame.epoch != last.epoch or size > max_bytes:
+            break
+        last = frame
+        end += 1
+    return end
 
 
 # The lines before the data, of each kind: numbered by a cursor, by a comment, or not at all.

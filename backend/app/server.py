@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from uvicorn._types import ASGIReceiveCallable
 
-    from app.events import Frame
+    from app.events import Frame, Run
 
 SEND_BUFFER_BYTES: Final = 128 * 1024
 USER_TIMEOUT_MS: Final = 30_000  # bytes not taken for so long: a client that vanished, or never reads (RFC 5482)
@@ -163,7 +163,7 @@ class TransportWire:
         self._is_open = True
         _set_option(self._transport, socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
-    def write(self, data: bytes, frame: Frame | None = None) -> None:
+    def write(self, data: bytes, frame: Frame | Run | None = None) -> None:
         """Write whole events. Does nothing once the stream has ended or the connection is gone."""
         if not self._is_open or self._transport.is_closing():
             return

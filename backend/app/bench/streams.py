@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import resource
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +26,7 @@ __all__ = ["StreamRequest", "Streams", "Subscriber", "require_descriptors"]
 STREAMS_PER_SOURCE: Final = 20_000  # one pair of addresses has about 28,000 ports
 OPEN_SECONDS: Final = 60.0  # for one stream, with the times it is told to come back later
 SPARE_DESCRIPTORS: Final = 500  # for senders, PostgreSQL, Redis, files
+BULK_SECONDS: Final = 0.002  # between two reads of all sockets, where the rate is measured and not the delay
 
 # (stream, whole events): called for every piece that holds something that was counted.
 OnPiece = Callable[["Subscriber", bytes], None]
@@ -52,6 +54,7 @@ class Streams:
         self.subscribers: list[Subscriber] = []
         self.first_refusal: str | None = None
         self._workers: list[asyncio.Task[None]] = []
+        self._is_bulk = False
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +96,21 @@ class Streams:
             tally.waiter = tally.waiting_for = None
         return True
 
+    def read_in_bulk(self) -> None:
+        """Look at the sockets once in 2 ms only, until `close`.
+
+        A client that is woken by every event fills its own core before the server's is full, and makes whoever
+        writes to it pay for the wake-up. The loop sleeps, as a whole: delays cannot be measured meanwhile.
+        """
+        if not self._is_bulk:
+            self._is_bulk = True
+            self._sleep()
+
+    def _sleep(self) -> None:
+        if self._is_bulk:
+            time.sleep(BULK_SECONDS)
+            asyncio.get_running_loop().call_soon(self._sleep)
+
     def cut(self) -> None:
         """Cut all streams at once; `reopen` brings them back."""
         for subscriber in self.subscribers:
@@ -100,6 +118,7 @@ class Streams:
 
     def close(self) -> None:
         """End all streams, for good."""
+        self._is_bulk = False
         self.cut()
         self.subscribers = []
 

@@ -36,6 +36,7 @@ FORBIDDEN = {
     "events": {"fastapi", "redis", "asyncio", "time"},
     "errors": {"fastapi", "starlette", "http"},
     "services.messaging.cursor": {"asyncio", "time", "redis"},
+    "services.messaging.continuity": {"asyncio", "time", "redis"},
 }
 ALLOWED = {
     ("services.messaging", "app.services.messaging"),

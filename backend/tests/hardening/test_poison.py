@@ -82,6 +82,10 @@ class Listener:
     def on_frame(self, frame) -> None:
         self.frames.append(frame.raw)
 
+    def on_run(self, run) -> None:
+        for frame in run.frames:
+            self.on_frame(frame)
+
     def on_subscribed(self) -> None:
         self.is_live.set()
 

@@ -30,6 +30,10 @@ class Listener:
             raise RuntimeError
         self.frames.append(frame)
 
+    def on_run(self, run: events.Run) -> None:
+        for frame in run.frames:
+            self.on_frame(frame)
+
     def on_subscribed(self) -> None:
         self.times_live += 1
         self.live.set()

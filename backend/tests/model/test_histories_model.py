@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from app import events
 from app.errors import UnavailableError
 from app.inbox import Head, Missed
-from app.services.messaging import heartbeat, sse_stream
+from app.services.messaging import continuity, heartbeat, sse_stream
 from app.services.messaging.cursor import Cursor
 from app.services.messaging.heartbeat import Heartbeat
 from app.services.messaging.sse_stream import Stream
@@ -183,7 +183,7 @@ def _parsed(raw: bytes) -> events.Frame:
 def _impatient(monkeypatch):
     monkeypatch.setattr(sse_stream, "LATE_FRAME_SECONDS", 0.001)
     monkeypatch.setattr(sse_stream, "RETRY_READ_SECONDS", 0.001)
-    monkeypatch.setattr(sse_stream, "MAX_MISSED", 12)
+    monkeypatch.setattr(continuity, "MAX_MISSED", 12)
     monkeypatch.setattr(sse_stream, "PAGE_BYTES", 700)
     monkeypatch.setattr(heartbeat, "GRACE_SECONDS", 0.002)
 

@@ -82,6 +82,10 @@ class Receiver:
             raise RuntimeError
         self.got.add(frame.raw)
 
+    def on_run(self, run: events.Run) -> None:
+        for frame in run.frames:
+            self.on_frame(frame)
+
     def on_subscribed(self) -> None:
         self.is_told = True
         self.times_told += 1

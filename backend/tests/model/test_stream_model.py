@@ -36,8 +36,9 @@ class ListWire:
         self.readable.set()
         self.has_ended = False
 
-    def write(self, data: bytes, frame: events.Frame | None = None) -> None:
+    def write(self, data: bytes, frame: events.Frame | events.Run | None = None) -> None:
         assert not self.has_ended, "written after the end"
+        assert frame is None or data == frame.raw
         self.written.append(data)
 
     def is_full(self) -> bool:
@@ -121,7 +122,8 @@ def _parsed(raw: bytes) -> events.Frame:
 STEPS = st.lists(
     st.sampled_from(
         ["message", "message", "message lost", "message late", "message twice", "change", "change lost", "change late",
-         "typing", "deliver late", "slow", "reads", "reconnect", "tick", "postgres down", "postgres up", "burst"]
+         "typing", "deliver late", "slow", "reads", "reconnect", "tick", "postgres down", "postgres up", "burst",
+         "turn", "turn after a hole", "turn that was partly seen"]
     ),
     max_size=40,
 )  # fmt: skip
@@ -179,7 +181,7 @@ def _is_something_lost(steps: list[str]) -> bool:
     for step in reversed(steps):
         if step == "reconnect":
             return False
-        if step.endswith("lost"):
+        if step.endswith(("lost", "hole")):
             return True
     return False
 
@@ -199,6 +201,22 @@ def _check_changes(world: World, blocks: list, first_change: int) -> None:
     assert last == world.change or is_told
 
 
+def _take_turn(world: World, step: str) -> None:
+    """Several frames of one turn of the loop, joined as the Pub/Sub reader joins them."""
+    if step == "turn after a hole":
+        world.commit_message()
+    frames = [world.commit_message() for _ in range(3)]
+    if step == "turn that was partly seen":
+        world.stream.on_frame(frames[0])
+    joined = events.runs_of([*frames, world.commit_change(), world.commit_message()], 10_000)
+    assert [type(part) for part in joined] == [events.Run, events.Frame, events.Frame]
+    for part in joined:
+        if isinstance(part, events.Run):
+            world.stream.on_run(part)
+        else:
+            world.stream.on_frame(part)
+
+
 def _do(world: World, step: str, late: list[events.Frame]) -> None:
     stream = world.stream
     match step:
@@ -207,6 +225,8 @@ def _do(world: World, step: str, late: list[events.Frame]) -> None:
         case "burst":
             for _ in range(8):
                 stream.on_frame(world.commit_message())
+        case "turn" | "turn after a hole" | "turn that was partly seen":
+            _take_turn(world, step)
         case "message lost":
             world.commit_message()
         case "message late":

@@ -112,6 +112,37 @@ def test_the_largest_message_fits_a_frame():
     assert all(reaction.count == 10_000 for reaction in largest.reactions)
 
 
+def test_only_messages_that_follow_each_other_are_joined():
+    """Protocol 3.1: order and bytes stay what they were; nothing is joined over a hole, a kind or an epoch."""
+    body = events.change_body("new_message", {"a": 1})
+    change = events.change_frame(1, events.change_body("message_edited", {"a": 1}))
+    typing = events.ephemeral_frame("typing_status", {"a": 1})
+    raws = [
+        *(events.message_frame("abc", number, body) for number in (1, 2, 3, 5, 6)),
+        change, typing,
+        *(events.message_frame("abc", number, body) for number in (7, 6, 7, 8)),
+        events.message_frame("xyz", 9, body),
+    ]  # fmt: skip
+    frames = [frame for raw in raws if (frame := events.parse_frame(raw)) is not None]
+    joined = events.runs_of(frames, 10_000)
+    assert [(part.first, part.last) if isinstance(part, events.Run) else part.number for part in joined] == [
+        (1, 3), (5, 6), 1, 0, 7, (6, 8), 9,
+    ]  # fmt: skip
+    assert b"".join(part.raw for part in joined) == b"".join(raws)
+    run = joined[0]
+    assert run.chunk == b"%x\r\n%b\r\n" % (len(run.raw), run.raw)
+
+
+def test_a_run_is_no_larger_than_it_may_be():
+    """Protocol 3.1."""
+    raws = [events.message_frame("abc", number, b"event: a\ndata: 1\n\n") for number in range(10, 20)]
+    frames = [frame for raw in raws if (frame := events.parse_frame(raw)) is not None]
+    size = len(frames[0].raw)
+    sizes = [len(part.raw) for part in events.runs_of(frames, 3 * size)]
+    assert sizes == [3 * size, 3 * size, 3 * size, size]
+    assert len(events.runs_of(frames, 1)) == 10
+
+
 def test_a_frame_is_chunk_encoded_once_for_all_its_receivers():
     frame = events.parse_frame(GOOD)
     assert frame is not None

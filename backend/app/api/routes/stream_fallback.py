@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from starlette.types import Receive, Send
 
-    from app.events import Frame
+    from app.events import Frame, Run
 
 HIGH_WATER_BYTES: Final = 64 * 1024
 
@@ -28,7 +28,7 @@ class SendWire:
         self._closed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
-    def write(self, data: bytes, frame: Frame | None = None) -> None:
+    def write(self, data: bytes, frame: Frame | Run | None = None) -> None:
         """Buffer whole events; the pump sends them."""
         del frame  # the server does its own framing
         if not self._is_open:

@@ -151,6 +151,7 @@ async def _measure(run: Run, result: ProfileResult, target: Target, pump: Pump, 
         run.progress.step("bare writes, to compare with")
         bare = await calibrate.measure(target.cores, seconds=2.0)
     run.progress.step("warming up")
+    pump.streams.read_in_bulk()
     is_well = await pump.run(min(WARM_UP_SECONDS, run.plan.seconds))
     for repeat in range(run.plan.repeats):
         if not is_well:

@@ -49,6 +49,16 @@ class RedisLink(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(commands)
 
+    def pause(self) -> None:
+        """Read nothing more than what is being read, until `resume`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def abort(self) -> None:
         """End the connection at once; `on_lost` follows."""
         if self._transport is not None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from app import events
 from app.errors import UnavailableError
-from app.inbox import MAX_MISSED
 from app.observability import log_defect, stats
+from app.services.messaging.continuity import is_beyond, is_early, pass_in_order, why_broken
 from app.services.messaging.cursor import Cursor, Verdict, judge
 
 if TYPE_CHECKING:
-    from app.events import Frame
+    from app.events import Frame, Run
     from app.inbox import Missed
     from app.services.messaging.stream_ports import StreamOwner, Wire
 
@@ -39,6 +39,9 @@ class _State(Enum):
     LIVE = auto()
     WAITING = auto()  # for a late frame; frames queue
     ENDED = auto()
+
+
+_LIVE: Final = _State.LIVE  # looked up once: the inner loop of the fan-out asks for it
 
 
 class _DisconnectedError(Exception):
@@ -116,7 +119,7 @@ class Stream:
         self._state = _State.CATCHING_UP
         self.epoch = events.epoch_of(missed.database_epoch, self.user_id)
         self.change = missed.change
-        reason = _why_broken(last, self.epoch, missed) if last is not None else None
+        reason = why_broken(last, self.epoch, missed) if last is not None else None
         self.seq = last.seq if last is not None and reason is None else missed.head
         self._wire.write(events.retry_block(random.randint(*RETRY_MS)))  # noqa: S311 - jitter
         if reason is None:
@@ -152,8 +155,14 @@ class Stream:
 
     def on_frame(self, frame: Frame) -> None:
         """Take one live frame: write it, drop it, or queue it until its turn."""
-        is_live = self._state is _State.LIVE
+        is_live = self._state is _LIVE
         if is_live and not self._wire.is_full():
+            if frame.number == self.seq + 1 and frame.kind == "message" and frame.epoch == self.epoch:
+                # What `_pass_on` would do, without the calls: nearly every frame goes this way.
+                self.seq = frame.number
+                self._wire.write(frame.raw, frame)
+                stats.frames_delivered += 1
+                return
             if self._pass_on(frame):
                 return
             self._wait_for_late_frame()
@@ -171,6 +180,16 @@ class Stream:
             self._start_catching_up()
         elif self._flush_queue():
             self._go_live()
+
+    def on_run(self, run: Run) -> None:
+        """Take messages that follow each other: in one write, if they follow what was delivered, too."""
+        if self._state is _LIVE and run.first == self.seq + 1 and run.epoch == self.epoch and not self._wire.is_full():
+            self.seq = run.last
+            self._wire.write(run.raw, run)
+            stats.frames_delivered += len(run.frames)
+        else:
+            for frame in run.frames:
+                self.on_frame(frame)
 
     def on_subscribed(self) -> None:
         """Read what was published before the channel was live. At the first time the opener waits for it."""
@@ -264,23 +283,7 @@ class Stream:
 
     def _flush_queue(self) -> bool:
         """Write what is in order, up to a page; true when nothing is left."""
-        written_bytes = 0
-        is_moving = True
-        while is_moving and written_bytes < PAGE_BYTES:
-            is_moving = is_after_kept = False
-            kept: list[Frame] = []
-            for place, frame in enumerate(self._queue):
-                if written_bytes >= PAGE_BYTES:
-                    kept.extend(self._queue[place:])
-                    break
-                # A change waits behind a message that is kept: it may be about that message.
-                if not (is_after_kept and frame.kind == "change") and self._pass_on(frame):
-                    is_moving = True  # what was kept before may follow now
-                    written_bytes += len(frame.raw)
-                else:
-                    kept.append(frame)
-                    is_after_kept = is_after_kept or frame.kind == "message"
-            self._queue = kept
+        self._queue = pass_in_order(self._queue, self._pass_on, PAGE_BYTES)
         self._queue_bytes = sum(len(frame.raw) for frame in self._queue)
         return not self._queue
 
@@ -339,16 +342,10 @@ class Stream:
         if changes and min(changes) > self.change + 1:
             self._changes_missed = "change_missed"
             await self._read()
-        elif any(self._is_early(frame) for frame in self._queue):
+        elif any(is_early(frame, self.cursor) for frame in self._queue):
             stats.gaps_repaired += 1
             await self._read()
         return False
-
-    def _is_early(self, frame: Frame) -> bool:
-        """Whether a message's turn has not come, or will not come in this epoch."""
-        if frame.kind != "message":
-            return False
-        return judge(self.epoch, self.seq, frame.epoch, frame.number) in (Verdict.GAP, Verdict.RESYNC)
 
     async def _read(self) -> None:
         """Read what was missed and write it; then drop what PostgreSQL does not know of."""
@@ -360,7 +357,7 @@ class Stream:
             self._must_read, self._changes_missed = True, changes_missed or self._changes_missed
             return
         epoch = events.epoch_of(missed.database_epoch, self.user_id)
-        reason = _why_broken(self.cursor, epoch, missed)
+        reason = why_broken(self.cursor, epoch, missed)
         if reason is not None:
             self.epoch = epoch
             self._resync_all(reason, missed)
@@ -370,15 +367,10 @@ class Stream:
             await self._replay(missed)
         # A message or change is published after its commit: what was queued before this read and is not in
         # it was never sent by a Gapless server.
-        forged = {id(frame) for frame in known if self._is_beyond(frame, missed)}
+        forged = {id(frame) for frame in known if is_beyond(frame, self.epoch, missed)}
         if forged:
             stats.frames_dropped += len(forged)
             self._queue = [frame for frame in self._queue if id(frame) not in forged]
-
-    def _is_beyond(self, frame: Frame, missed: Missed) -> bool:
-        if frame.kind == "message":
-            return frame.epoch != self.epoch or frame.number > missed.head
-        return frame.kind == "change" and frame.number > missed.change
 
     async def _replay(self, missed: Missed) -> None:
         """Write what was read, in pieces; each is written when the one before has drained."""
@@ -434,17 +426,3 @@ class Stream:
         self.change = change
         stats.resyncs[reason] += 1
         self._wire.write(events.resync_frame(reason, "changes", str(self.cursor)))
-
-
-def _why_broken(last: Cursor, epoch: str, missed: Missed) -> str | None:
-    """Give the reason why a replay from `last` cannot be proven complete; None when it can."""
-    if last.epoch != epoch:
-        return "epoch"
-    if last.seq > missed.head:
-        return "ahead"
-    if missed.head - last.seq > MAX_MISSED:
-        return "too_far_behind"
-    seqs = [seq for seq, _ in missed.messages]
-    if last.seq < missed.head and (not seqs or seqs != list(range(last.seq + 1, last.seq + 1 + len(seqs)))):
-        return "retention"  # which leaves a hole below a full page, too
-    return None

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from app.events import Frame
+    from app.events import Frame, Run
     from app.inbox import FetchMessagesAfter
     from app.services.messaging.sse_stream import Stream
 
@@ -16,7 +16,7 @@ WIRE_EXTENSION: Final = "gapless.wire"  # under this name a server offers its wi
 class Wire(Protocol):
     """The way to one client. What is written is delivered in order, or the connection ends."""
 
-    def write(self, data: bytes, frame: Frame | None = None) -> None:
+    def write(self, data: bytes, frame: Frame | Run | None = None) -> None:
         """Write the bytes of whole events; `frame` offers them encoded once for all receivers.
 
         Never raises and never waits. After `end` it does nothing.
