@@ -1,7 +1,9 @@
-"""Runs Gapless and its peers in turn, on the same cores, with the same load client, and prints the ratios.
+"""Runs Gapless and its peers in turn, on the same cores, with the same load client, and prints the table of
+docs/performance.md: every target, what was measured, and the ratios to the peers.
 
-    .venv/bin/python benchmarks/compare.py            # everything that is installed
-    .venv/bin/python benchmarks/compare.py --repeats 5 --seconds 5 --json
+    .venv/bin/python benchmarks/compare.py                          # everything that is installed, about 15 minutes
+    .venv/bin/python benchmarks/compare.py --only fanout,broadcast --rounds 5
+    .venv/bin/python benchmarks/compare.py --json > benchmarks/results/2026-11-23.json
 
 Peers: nchan (Debian's libnginx-mod-nchan: one worker, messages in memory, published over pipelined HTTP),
 the server of the tutorials (sse-starlette, a Redis connection per client), and the send route with
@@ -12,253 +14,143 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
-import os
-import shutil
 import statistics
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
-import jwt
 import uvloop
+from peer_loads import MISSING, PEERS_OF
 
 from app.bench import machine as machines
-from app.bench import procs
-from app.bench.counting import Rules
 from app.bench.plan import Plan, Run
-from app.bench.posts import Posts, encode_request
-from app.bench.profiles import broadcast, fanout, send
+from app.bench.profiles import PROFILES
 from app.bench.progress import Progress
-from app.bench.publish import HttpFeed, RedisFeed, redis_command
-from app.bench.results import ProfileResult
+from app.bench.results import Metric, ProfileResult
 from app.bench.stage import OwnStage, own_stage
-from app.bench.streams import StreamRequest, Streams
-from app.embedded_process import free_port
 
-PEERS = Path(__file__).parent / "peers"
-STREAMS = 1000
-BODY = b'{"content":"' + b"x" * 200 + b'"}'  # about 300 bytes on the wire with what each server adds
-STEP_MESSAGES = 20_000  # deliveries under way at most
-SECRET = "a-secret-for-the-length-of-this-run"  # noqa: S105
-NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+# What is measured against a peer: profile, peer, least ratio. Other targets stand in the profiles.
+RATIOS = (
+    ("fanout", "nchan", 1.6),
+    ("fanout", "tutorial", 5.0),
+    ("broadcast", "nchan", 1.3),
+    ("broadcast", "tutorial", None),
+    ("send", "orm", 7.0),
+)
+RATE = 0  # the place of a profile's own rate among its metrics
 
-Measure = Callable[[OwnStage, Plan], Awaitable[list[float]]]
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    profile: str
+    what: str
+    target: str
+    measured: str
+    spread: str
+    is_met: bool | None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--rounds", type=int, default=2, help="how often each server has its turn")
-    parser.add_argument("--only", default="fanout,broadcast,send")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one repeat")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each server that has a peer gets its turn")
+    parser.add_argument("--only", default=",".join(PROFILES), help="profiles, by comma")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    chosen = options.only.split(",")
+    unknown = [name for name in chosen if name not in PROFILES]
+    if unknown:
+        parser.error(f"there is no profile {unknown[0]}; there are {', '.join(PROFILES)}")
     plan = Plan(repeats=options.repeats, seconds=options.seconds)
-    described = machines.describe()
-    values: dict[str, dict[str, list[float]]] = {}
-    missing = {name: reason for name, reason in MISSING.items() if reason}
+    machine = machines.describe()
     with own_stage(is_shared=False) as stage, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for turn in range(options.rounds):
-            for profile in options.only.split(","):
-                for peer, measure in COMPARED[profile].items():
-                    if peer in missing:
-                        continue
-                    print(f"turn {turn + 1}: {profile}, {peer}", file=sys.stderr)
-                    measured = runner.run(measure(stage, plan))
-                    values.setdefault(profile, {}).setdefault(peer, []).extend(measured)
+        machine.pinned = stage.cores.describe()
+        results, peers = runner.run(measure(stage, plan, chosen, rounds=options.rounds))
+    rows = list(table(results, peers))
     if options.json:
-        print(json.dumps({"machine": described.document(), "values": values, "missing": missing}))
-    else:
-        print_table(values, missing)
+        document = {
+            "machine": asdict(machine),
+            "rows": [asdict(row) for row in rows],
+            "gapless": [result.document() for result in results],
+            "peers": peers,
+            "missing": {peer: reason for peer, reason in MISSING.items() if reason},
+        }
+        print(json.dumps(document, indent=1))
+    print_table(rows, peers, out=sys.stderr if options.json else sys.stdout)
+    print(f"\n{machine.cpu}, {machine.cores} cores, commit {machine.commit}, {machine.started_at}", file=sys.stderr)
+    wrong = [result for result in results if not result.is_right]
+    for result in wrong:
+        print(f"{result.name}: what was delivered is not right: {result.faults} {result.errors}", file=sys.stderr)
+    sys.exit(1 if wrong else 0)
 
 
-def print_table(values: dict[str, dict[str, list[float]]], missing: dict[str, str]) -> None:
-    print("| profile | server | per second, median | min to max | Gapless is |")
-    print("|---|---|---|---|---|")
-    for profile, peers in values.items():
-        ours = statistics.median(peers["gapless"])
-        for peer, measured in peers.items():
-            middle = statistics.median(measured)
-            ratio = "" if peer == "gapless" else f"{ours / middle:.2f} times"
-            print(f"| {profile} | {peer} | {middle:,.0f} | {min(measured):,.0f} to {max(measured):,.0f} | {ratio} |")
-    for peer, reason in missing.items():
-        print(f"\n{peer} was not measured: {reason}")
+async def measure(
+    stage: OwnStage, plan: Plan, chosen: Sequence[str], *, rounds: int
+) -> tuple[list[ProfileResult], dict[str, dict[str, list[float]]]]:
+    """Give what Gapless's profiles have found, and the rates of the peers by profile and name."""
+    results = {name: ProfileResult(name, PROFILES[name].title, PROFILES[name].about) for name in chosen}
+    peers: dict[str, dict[str, list[float]]] = {}
+    for turn in range(rounds):
+        for name, result in results.items():
+            there = {peer: load for peer, load in PEERS_OF.get(name, {}).items() if not MISSING[peer]}
+            if not there and turn:
+                continue  # nothing to take turns with: its own repeats will do
+            print(f"turn {turn + 1}: {name}, gapless", file=sys.stderr)
+            with Progress() as progress:
+                await PROFILES[name].measure(Run(stage, plan, progress), result)
+            for peer, load in there.items():
+                print(f"turn {turn + 1}: {name}, {peer}", file=sys.stderr)
+                peers.setdefault(name, {}).setdefault(peer, []).extend(await load(stage, plan))
+    for result in results.values():
+        result.judge_load(stage.load_cores)
+    return list(results.values()), peers
 
 
-# --- Gapless -------------------------------------------------------------------------------------
+def table(results: Sequence[ProfileResult], peers: dict[str, dict[str, list[float]]]) -> Iterator[Row]:
+    """Give every target with what was measured: first the ratios of a profile, then its own."""
+    for result in results:
+        for profile, peer, least in RATIOS:
+            values = peers.get(profile, {}).get(peer)
+            if profile == result.name and values:
+                yield ratio_row(result, peer, values, least)
+        for metric in result.metrics:
+            has_ratio = metric is result.metrics[RATE] and result.name in {"fanout", "broadcast"}
+            if metric.target is not None and not has_ratio:
+                yield own_row(result.name, metric)
 
 
-def profile_of(module: object, metric: str) -> Measure:
-    async def measure(stage: OwnStage, plan: Plan) -> list[float]:
-        result = ProfileResult("compare", "", "")
-        with Progress() as progress:
-            await module.measure(Run(stage, plan, progress), result)  # type: ignore[attr-defined]
-        if not result.is_right:
-            sys.exit(f"what was delivered is not right: {result.faults} {result.errors}")
-        return next(list(found.values) for found in result.metrics if found.name.startswith(metric))
-
-    return measure
+def ratio_row(result: ProfileResult, peer: str, values: list[float], least: float | None) -> Row:
+    rate = result.metrics[RATE]
+    ratio = rate.median / statistics.median(values)
+    spread = f"{rate.median:,.0f}/s against {statistics.median(values):,.0f}/s"
+    target = f"≥ {least:g} times {peer}" if least else f"(times {peer})"
+    return Row(result.name, rate.name, target, f"{ratio:.2f} times", spread, ratio >= least if least else None)
 
 
-# --- Deliveries by peers -------------------------------------------------------------------------
-
-NCHAN_RULES = Rules(marker=b"\nevent: new_message\n")
-TUTORIAL_RULES = Rules(marker=b"event: new_message", numbers=None, event_end=b"\r\n\r\n")
-
-
-@asynccontextmanager
-async def nchan(stage: OwnStage) -> AsyncIterator[int]:
-    folder = stage.folder / f"nchan-{time.monotonic_ns()}"
-    folder.mkdir()
-    folder.chmod(0o777)  # nginx's worker may be another user
-    port = free_port()
-    text = (PEERS / "nchan.conf").read_text()
-    for name, value in {"MODULE": NCHAN_MODULE, "FOLDER": folder, "PORT": port}.items():
-        text = text.replace(name, str(value))
-    if os.getuid() == 0:
-        text = "user root;\n" + text
-    (folder / "nginx.conf").write_text(text)
-    command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    with procs.start_server(
-        command, cores=stage.cores.server, log=folder / "out.log", environment={"PATH": os.environ["PATH"]}
-    ) as process:
-        await listening(process, port)
-        yield port
+def own_row(profile: str, metric: Metric) -> Row:
+    sign = "≥" if metric.better == "more" else "≤"
+    spread = f"{min(metric.values):,.4g} to {max(metric.values):,.4g}"
+    target = f"{sign} {metric.target:,.4g} {metric.unit}"
+    return Row(profile, metric.name, target, f"{metric.median:,.4g} {metric.unit}", spread, metric.meets_target)
 
 
-@asynccontextmanager
-async def python_peer(stage: OwnStage, module: str, database_url: str = "") -> AsyncIterator[int]:
-    port = free_port()
-    environment = {
-        "PATH": os.environ["PATH"], "PYTHONPATH": str(PEERS), "REDIS_URL": stage.urls()[1] or "",
-        "DATABASE_URL": database_url, "AUTH_JWT_SECRET": SECRET,
-    }  # fmt: skip
-    command = [
-        sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port), "--loop", "uvloop",
-        "--http", "httptools", "--no-access-log", "--log-level", "warning", "--backlog", "4096",
-    ]  # fmt: skip
-    log = stage.folder / f"{module}.log"
-    with procs.start_server(command, cores=stage.cores.server, log=log, environment=environment) as process:
-        await listening(process, port)
-        yield port
+def print_table(rows: Sequence[Row], peers: dict[str, dict[str, list[float]]], *, out: object) -> None:
+    print("| profile | what | target | measured, median | min to max | |", file=out)
+    print("|---|---|---|---|---|---|", file=out)
+    for row in rows:
+        verdict = {True: "met", False: "missed", None: ""}[row.is_met]
+        print(f"| {row.profile} | {row.what} | {row.target} | {row.measured} | {row.spread} | {verdict} |", file=out)
+    for profile, found in peers.items():
+        for peer, values in found.items():
+            print(f"\n{profile}, {peer}: {min(values):,.0f} to {max(values):,.0f}/s", file=out)
+    for peer, reason in MISSING.items():
+        if reason:
+            print(f"\n{peer} was not measured: {reason}", file=out)
 
-
-async def listening(process: procs.ServerProcess, port: int) -> None:
-    for _ in range(200):
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            if not process.running:
-                break
-            await asyncio.sleep(0.05)
-        else:
-            writer.close()
-            return
-    sys.exit(f"the peer does not start:\n{process.log_tail()}")
-
-
-def delivery_of(peer: str, *, users: int) -> Measure:
-    async def measure(stage: OwnStage, plan: Plan) -> list[float]:
-        names = [f"user{number}" for number in range(users)]
-        server = nchan(stage) if peer == "nchan" else python_peer(stage, "tutorial_server")
-        async with server as port:
-            rules = NCHAN_RULES if peer == "nchan" else TUTORIAL_RULES
-            streams = Streams("127.0.0.1", port, rules=rules)
-            requests = [StreamRequest(f"{number}", f"/stream/{names[number % users]}") for number in range(STREAMS)]
-            await streams.open(requests, concurrency=100)
-            await asyncio.sleep(1)  # peers do not say when they have subscribed
-            if peer == "nchan":
-                feed: HttpFeed | RedisFeed = await HttpFeed.connect("127.0.0.1", port)
-                commands = [encode_request("POST", f"/publish/{name}", "127.0.0.1", {}, BODY) for name in names]
-            else:
-                feed = await RedisFeed.connect(stage.urls()[1] or "")
-                commands = [redis_command(b"user:" + name.encode(), BODY) for name in names]
-            streams.read_in_bulk()
-            try:
-                return [await pumped(streams, feed, commands, plan.seconds) for _ in range(plan.repeats)]
-            finally:
-                feed.close()
-                streams.close()
-
-    return measure
-
-
-async def pumped(streams: Streams, feed: HttpFeed | RedisFeed, commands: list[bytes], seconds: float) -> float:
-    """Publish for so long, with a bounded number of deliveries under way. Gives deliveries a second."""
-    each = STREAMS // len(commands)
-    start, before = time.perf_counter(), streams.tally.received
-    expected = before
-    step = commands * max(1, STEP_MESSAGES // 2 // (each * len(commands)))
-    while time.perf_counter() - start < seconds:
-        feed.write(step)
-        expected += len(step) * each
-        if not await streams.until(expected - STEP_MESSAGES // 2, timeout_seconds=10):
-            sys.exit(f"the peer lost {expected - streams.tally.received} deliveries: {streams.tally.faults()}")
-    await streams.until(expected, timeout_seconds=10)
-    return (streams.tally.received - before) / (time.perf_counter() - start)
-
-
-# --- Sends by the ORM ----------------------------------------------------------------------------
-
-
-async def orm_sends(stage: OwnStage, plan: Plan) -> list[float]:
-    async with python_peer(stage, "orm_server", database_url=stage.urls()[0] or "") as port:
-        posts = await Posts.connect("127.0.0.1", port, clients=128)
-        requests = list(orm_requests(port))
-        try:
-            await posts.closed_loop(lambda number: requests[number], seconds=1)
-            rates = []
-            for _ in range(plan.repeats):
-                result = await posts.closed_loop(lambda number: requests[number], seconds=plan.seconds)
-                if result.errors:
-                    sys.exit(f"the peer fails: {result.errors[:3]}")
-                rates.append(result.per_second)
-            return rates
-        finally:
-            posts.close()
-
-
-def orm_requests(port: int) -> Iterator[bytes]:
-    now = int(time.time())
-    for number in range(128):
-        token = jwt.encode({"sub": f"sender{number}", "iat": now, "exp": now + 3600}, SECRET, algorithm="HS256")
-        body = json.dumps({"recipient_id": f"recipient{number}", "content": "x" * 40}).encode()
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        yield encode_request("POST", "/api/v1/messages/send", f"127.0.0.1:{port}", headers, body)
-
-
-# --- What is compared ----------------------------------------------------------------------------
-
-
-def why_missing(*modules: str) -> str:
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    return f"{', '.join(absent)} not installed (make bench-deps)" if absent else ""
-
-
-MISSING = {
-    "nchan": ""
-    if shutil.which("nginx") and NCHAN_MODULE.exists()
-    else "nginx with nchan not installed (make test-deps)",
-    "tutorial": why_missing("sse_starlette"),
-    "orm": why_missing("sqlalchemy", "greenlet"),
-}
-COMPARED: dict[str, dict[str, Measure]] = {
-    "fanout": {
-        "gapless": profile_of(fanout, "deliveries"),
-        "nchan": delivery_of("nchan", users=STREAMS),
-        "tutorial": delivery_of("tutorial", users=STREAMS),
-    },
-    "broadcast": {
-        "gapless": profile_of(broadcast, "deliveries"),
-        "nchan": delivery_of("nchan", users=1),
-        "tutorial": delivery_of("tutorial", users=1),
-    },
-    "send": {"gapless": profile_of(send, "durable sends"), "orm": orm_sends},
-}
 
 if __name__ == "__main__":
     main()

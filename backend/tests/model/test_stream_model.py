@@ -208,7 +208,8 @@ def _take_turn(world: World, step: str) -> None:
     frames = [world.commit_message() for _ in range(3)]
     if step == "turn that was partly seen":
         world.stream.on_frame(frames[0])
-    joined = events.runs_of([*frames, world.commit_change(), world.commit_message()], 10_000)
+    frames += [world.commit_change(), world.commit_message()]
+    joined, _ = events.read([frame.raw for frame in frames], 10_000)
     assert [type(part) for part in joined] == [events.Run, events.Frame, events.Frame]
     for part in joined:
         if isinstance(part, events.Run):

@@ -6,7 +6,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import events
@@ -123,8 +123,8 @@ def test_only_messages_that_follow_each_other_are_joined():
         *(events.message_frame("abc", number, body) for number in (7, 6, 7, 8)),
         events.message_frame("xyz", 9, body),
     ]  # fmt: skip
-    frames = [frame for raw in raws if (frame := events.parse_frame(raw)) is not None]
-    joined = events.runs_of(frames, 10_000)
+    joined, dropped = events.read([*raws, b"garbage"], 10_000)
+    assert dropped == 1
     assert [(part.first, part.last) if isinstance(part, events.Run) else part.number for part in joined] == [
         (1, 3), (5, 6), 1, 0, 7, (6, 8), 9,
     ]  # fmt: skip
@@ -136,11 +136,48 @@ def test_only_messages_that_follow_each_other_are_joined():
 def test_a_run_is_no_larger_than_it_may_be():
     """Protocol 3.1."""
     raws = [events.message_frame("abc", number, b"event: a\ndata: 1\n\n") for number in range(10, 20)]
-    frames = [frame for raw in raws if (frame := events.parse_frame(raw)) is not None]
-    size = len(frames[0].raw)
-    sizes = [len(part.raw) for part in events.runs_of(frames, 3 * size)]
+    size = len(raws[0])
+    sizes = [len(part.raw) for part in events.read(raws, 3 * size)[0]]
     assert sizes == [3 * size, 3 * size, 3 * size, size]
-    assert len(events.runs_of(frames, 1)) == 10
+    assert len(events.read(raws, 1)[0]) == 10
+
+
+PIECES = st.sampled_from(
+    [b"id: abc.", b"id: abd.", b"1", b"2", b"3", b"\n", b"\n\n", b"\r", b"\0", b"event: new_message\n",
+     b"event: other\n", b"data: ", b"data: {}\n\n", b":1\n", b"!read", b"x"]
+)  # fmt: skip
+DATA = st.sampled_from([b"{}", b"{}", b"{}", b"\r", b"\0", b"a\nb", b"a\n\nb", b"\n"])
+
+
+@st.composite
+def runs(draw):
+    """Messages that follow each other; now and then one holds what no publisher writes."""
+    first, count = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    return [
+        b"id: abc.%d\nevent: new_message\ndata: %b\n\n" % (number, draw(DATA)) for number in range(first, first + count)
+    ]
+
+
+@settings(max_examples=500)
+@given(runs(), st.lists(PIECES, max_size=8).map(b"".join), st.sampled_from(["alone", "before", "between", "end"]))
+def test_what_is_read_together_is_what_is_read_one_by_one(run, odd, place):
+    """Protocol 3.6: the fast way lets nothing through that the other would not, and changes no byte."""
+    match place:
+        case "before":
+            run.insert(0, odd)
+        case "between":
+            run.insert(1, odd)
+        case "end":
+            run[-1] += odd
+    payloads = run
+    for size in (10_000, 60):
+        parts, dropped = events.read(payloads, size)
+        apart = [frame for part in parts for frame in (part.frames if isinstance(part, events.Run) else [part])]
+        one_by_one = [frame for raw in payloads if (frame := events.parse_frame(raw)) is not None]
+        assert [(f.raw, f.kind, f.epoch, f.number) for f in apart] == [
+            (f.raw, f.kind, f.epoch, f.number) for f in one_by_one
+        ]
+        assert dropped == len(payloads) - len(one_by_one)
 
 
 def test_a_frame_is_chunk_encoded_once_for_all_its_receivers():

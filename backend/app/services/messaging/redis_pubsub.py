@@ -143,15 +143,12 @@ class PubSub:
             self._fail("unexpected_reply")
             return
         kind, name, payload = reply
-        if kind == b"message":
-            self._gather(name, payload)
+        if kind != b"message":
+            self._pass_on_arrived()  # before what is said about their channels
+            if kind in (b"subscribe", b"unsubscribe"):
+                self._on_acknowledged(name)
             return
-        self._pass_on_arrived()  # before what is said about their channels
-        if kind in (b"subscribe", b"unsubscribe"):
-            self._on_acknowledged(name)
-
-    def _gather(self, name: bytes, payload: bytes) -> None:
-        """Keep a message to the end of this turn: what has come for one stream by then is one write to it."""
+        # Kept to the end of this turn: what has come for one stream by then is one write to it.
         waiting = self._arrived.get(name)
         if waiting is not None:
             waiting.append(payload)
@@ -159,7 +156,8 @@ class PubSub:
             if not self._arrived:
                 asyncio.get_running_loop().call_soon(self._pass_on_arrived)
             self._arrived[name] = [payload]
-        before, self._arrived_bytes = self._arrived_bytes, self._arrived_bytes + len(payload)
+        before = self._arrived_bytes
+        self._arrived_bytes += len(payload)
         if before < TURN_BYTES <= self._arrived_bytes and self._link is not None:
             self._link.pause()  # or a Redis that is faster than we are would keep the loop from everything else
 
@@ -177,9 +175,9 @@ class PubSub:
                     self._on_probe(payload)
 
     def _pass_on(self, channel: _Channel, payloads: list[bytes]) -> None:
-        frames = [frame for payload in payloads if (frame := events.parse_frame(payload)) is not None]
-        stats.frames_dropped += len(payloads) - len(frames)
-        for part in frames if len(frames) == 1 else events.runs_of(frames, RUN_BYTES):
+        parts, dropped = events.read(payloads, RUN_BYTES)
+        stats.frames_dropped += dropped
+        for part in parts:
             for receiver in tuple(channel.receivers):  # a frame may end a stream, which takes it out
                 try:
                     if isinstance(part, events.Frame):

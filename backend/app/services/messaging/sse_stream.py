@@ -186,7 +186,7 @@ class Stream:
         if self._state is _LIVE and run.first == self.seq + 1 and run.epoch == self.epoch and not self._wire.is_full():
             self.seq = run.last
             self._wire.write(run.raw, run)
-            stats.frames_delivered += len(run.frames)
+            stats.frames_delivered += len(run)
         else:
             for frame in run.frames:
                 self.on_frame(frame)
