@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 _SEND_BATCH = "SELECT * FROM send_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_PER_SEND = ("outcomes", "message_ids", "conversation_ids", "seqs", "revs", "sender_names", "sender_avatars")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ async def send_batch(
 
     Raises asyncpg's errors: 40001 (run it again), 55P03 (a row is held for longer than the time-out).
     """
-    rows = await connection.fetch(
+    row: Any = await connection.fetchrow(  # a function of one row: never None
         _SEND_BATCH,
         [s.message_id for s in sends],
         [s.sender_id for s in sends],
@@ -72,19 +73,41 @@ async def send_batch(
         [s.token_issued_at for s in sends],
         lock_timeout_ms,
     )
-    by_item = {row["item"]: row for row in rows}
-    return [_outcome(send, by_item[item]) for item, send in enumerate(sends, start=1)]
+    values = zip(*(row[column] for column in _PER_SEND), strict=True)
+    recipients = _recipients(len(sends), row)
+    return [
+        _outcome(send, row, addressed, *own) for send, addressed, own in zip(sends, recipients, values, strict=True)
+    ]
 
 
-def _outcome(send: Send, row: Any) -> SendOutcome:
-    if row["outcome"] != "created":
-        return SendOutcome(row["outcome"], row["message_id"], None, (), row["epoch"])
+def _recipients(sends: int, row: Any) -> list[list[tuple[str, int]]]:
+    """Sort the recipients by their send. There are none if nothing was created."""
+    addressed = zip(row["user_ids"] or (), row["inbox_seqs"] or (), strict=True)
+    if sends == 1:
+        return [list(addressed)]
+    recipients: list[list[tuple[str, int]]] = [[] for _ in range(sends)]
+    for item, recipient in zip(row["recipient_items"] or (), addressed, strict=True):
+        recipients[item - 1].append(recipient)
+    return recipients
+
+
+def _outcome(
+    send: Send,
+    row: Any,
+    recipients: Sequence[tuple[str, int]],
+    outcome: str,
+    message_id: UUID,
+    *numbers_and_sender: Any,
+) -> SendOutcome:
+    if outcome != "created":
+        return SendOutcome(outcome, message_id, None, (), row["epoch"])
+    conversation_id, seq, rev, sender_name, sender_avatar = numbers_and_sender
     message = Message(
-        id=row["message_id"],
-        conversation_id=row["conversation_id"],
-        seq=row["seq"],
-        rev=row["rev"],
-        sender=Person(send.sender_id, row["sender_name"], row["sender_avatar"]),
+        id=send.message_id,
+        conversation_id=conversation_id,
+        seq=seq,
+        rev=rev,
+        sender=Person(send.sender_id, sender_name, sender_avatar),
         client_message_id=send.client_message_id,
         content=send.content,
         reply_to_id=send.reply_to_id,
@@ -93,5 +116,4 @@ def _outcome(send: Send, row: Any) -> SendOutcome:
         edited_at=None,
         deleted_at=None,
     )
-    recipients = tuple(zip(row["user_ids"], row["inbox_seqs"], strict=True))
-    return SendOutcome("created", message.id, message, recipients, row["epoch"])
+    return SendOutcome("created", send.message_id, message, recipients, row["epoch"])

@@ -59,12 +59,13 @@ class SendQueue:
         Raises UnavailableError when the outcome is not known within 5 s, IdempotencyConflictError when
         another request with the same key is waiting in the queue.
         """
+        loop = asyncio.get_running_loop()
         key = (send.sender_id, send.client_message_id)
         twin = self._by_key.get(key)
         if twin is not None:
             if twin.send.request_hash != send.request_hash:
                 raise IdempotencyConflictError
-            future = asyncio.get_running_loop().create_future()
+            future = loop.create_future()
             twin.others.append(future)
         else:
             if len(self._waiting) >= MAX_WAITING:
@@ -74,10 +75,12 @@ class SendQueue:
             self._waiting.append(waiting)
             self._by_key[key] = waiting
             self._schedule()
+        # The future is this caller's alone: who gives up, or hangs up, takes the outcome from nobody else.
+        timer = loop.call_later(REQUEST_SECONDS, _give_up, future)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), REQUEST_SECONDS), twin is None
-        except TimeoutError as error:
-            raise UnavailableError from error
+            return await future, twin is None
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Wait until everything that was submitted has its outcome, then close the writers."""
@@ -181,6 +184,12 @@ class SendQueue:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _give_up(future: asyncio.Future[SendOutcome]) -> None:
+    if not future.done():
+        future.set_exception(UnavailableError())
+        future.exception()  # whoever waited may hang up at this moment: not "never retrieved"
 
 
 def _resolve(batch: Sequence[Waiting], outcomes: Sequence[SendOutcome]) -> None:

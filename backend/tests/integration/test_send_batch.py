@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from tests.batches import Batch, assert_dense, new_send
+from app.db.sends import send_batch
+from tests.batches import Batch, assert_dense, new_send, writers
 from tests.world import World
 
 
@@ -151,6 +152,22 @@ async def test_sending_reads_and_shows(world: World, batch: Batch):
     seen_by_ann = await world.conversations.get_conversation(ann, group.id)
     assert (seen_by_ann.unread, seen_by_ann.hidden) == (1, False)
     assert (await world.conversations.get_conversation(bob, group.id)).unread == 0
+
+
+async def test_no_table_is_read_from_end_to_end(world: World):
+    """Whatever PostgreSQL believes of their sizes: here they are tiny, and the plans are kept when they have grown."""
+    ann, bob, cid, eve = await world.users("ann", "bob", "cid", "eve")
+    group = await world.group(ann, bob, cid)
+    await world.conversations.change_own_settings(cid, group.id, hidden=True)
+    old = await world.send(ann, group.id)
+    scans = "SELECT sum(seq_scan)::int FROM pg_stat_xact_user_tables WHERE relname <> 'meta'"
+    repeated = new_send(ann, conversation_id=group.id, reply_to_id=old.id)
+    async with writers(world, 1) as (writer,), writer.transaction():
+        for sends in ([repeated], [repeated, new_send(bob, recipient_id=ann)], [new_send(eve, recipient_id=bob)]):
+            await send_batch(writer, sends, lock_timeout_ms=2000)
+        assert await writer.fetchval(scans) == 0
+        await writer.fetch("SELECT content FROM messages")
+        assert await writer.fetchval(scans) == 1, "it would have been seen"
 
 
 async def wide_group(world: World, width: int) -> tuple[str, UUID]:

@@ -155,3 +155,31 @@ async def test_a_row_that_is_held_too_long_fails_the_whole_batch_and_leaves_noth
         assert time.monotonic() - started < 1
     assert await world.head_and_change(bob) == (0, 1)
     assert [one.outcome for one in await batch(new_send(ann, conversation_id=group.id))] == ["created"]
+
+
+@pytest.mark.parametrize("sends", [1, 3], ids=["one send", "several"])
+async def test_heads_are_taken_in_the_order_of_their_users(world: World, sends: int):
+    """The one order in which every process takes them: in any other two batches could wait for each other."""
+    first, second, held, fourth, fifth = users = await world.users("a", "b", "c", "d", "e")
+    # Crossed: neither the order of the members nor that of the sends is the order of the users.
+    groups = [await world.group(fifth, held, first), await world.group(fourth, second, held)][: 2 if sends > 1 else 1]
+    crossed = [new_send(fifth, conversation_id=groups[0].id)]
+    if sends > 1:
+        crossed += [new_send(fourth, conversation_id=groups[1].id), new_send(fifth, recipient_id=first)]
+    free = "SELECT user_id FROM inbox_heads WHERE user_id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED"
+    waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
+    async with writers(world, 2) as (holder, writer):
+        pid = writer.get_server_pid()
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("SELECT FROM inbox_heads WHERE user_id = $1 FOR NO KEY UPDATE", held)
+        waiting = asyncio.create_task(send_batch(writer, crossed, lock_timeout_ms=2000))
+        async with asyncio.timeout(2):
+            while not await world.database.fetchval(waits, pid):
+                await asyncio.sleep(0.005)
+        still_free = [row["user_id"] for row in await world.database.fetch(free, users)]
+        await transaction.commit()
+        outcomes = await waiting
+    assert {outcome.outcome for outcome in outcomes} == {"created"}
+    taken = {first, second} if sends > 1 else {first}
+    assert set(users) - set(still_free) - {held} == taken

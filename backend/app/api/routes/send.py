@@ -39,12 +39,22 @@ class SendEndpoint:
         request = Request(scope, receive)
         try:
             user = await SENDING_USER.identify(request, self._services)
-            response = await send_message(user, self._services, body=_validated(await request.body()))
+            response = await send_message(user, self._services, body=_validated(await _read(receive)))
         except (GaplessError, RequestValidationError) as error:
             for message in problem_of(error, scope).messages:
                 await send(message)
             return
         await response(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes:
+    """Take the body, which the edge has read and bounded."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body", False):
+        message = await receive()
+        body += message.get("body", b"")
+    return body
 
 
 def _validated(raw: bytes) -> SendMessage:

@@ -11,25 +11,32 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from app import events
-from app.observability import stats
+from app.observability import log_defect, stats
 from app.services.messaging import channels, redis_link
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 MAX_AGE_SECONDS: Final = 1.0  # of a frame that has not been acknowledged; then the connection is given up
+SLICE: Final = 256  # frames in one turn of the loop: everybody else waits for them
+MAX_BACKLOG: Final = 50_000  # frames for later turns; past it everybody waits, and so whoever makes more of them
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024  # of frames waiting for an acknowledgement; past it new ones are lost
+
+# One array of bulk strings (RESP): made for each frame, of lengths, channel and frame.
+_COMMAND: Final = b"*3\r\n$7\r\n%b\r\n" % b"PUBLISH" + b"$%d\r\n%b\r\n$%d\r\n%b\r\n"
 
 _log = structlog.get_logger(__name__)
 
 # Who gets a numbered frame: pairs of (user id, that user's own seq or change number).
 Numbered = Sequence[tuple[str, int]]
+Addressed = tuple[bytes, bytes]  # a channel, and the frame for it
 
 
 class Outlet(Protocol):
@@ -45,44 +52,76 @@ class Publisher:
     def __init__(self, outlet: Outlet) -> None:
         """Publish through `outlet`."""
         self._outlet = outlet
+        self._backlog: deque[tuple[Iterator[Addressed], int]] = deque()  # what did not fit in, and all after it
+        self._waiting = 0  # frames in the backlog
 
     def new_message(self, message: events.Message, *, database_epoch: str, recipients: Numbered) -> None:
         """Announce a committed message; `recipients` holds each member's inbox seq of it."""
         body = events.message_body(message)
-        for user_id, seq in recipients:
-            frame = events.message_frame(events.epoch_of(database_epoch, user_id), seq, body)
-            self._outlet.publish(channels.of_user(user_id), frame)
+        frames = (
+            (channels.of_user(user_id), events.message_frame(events.epoch_of(database_epoch, user_id), seq, body))
+            for user_id, seq in recipients
+        )
+        self._publish(frames, len(recipients))
 
     def change(self, event: str, payload: object, *, recipients: Numbered) -> None:
         """Announce a committed, counted change; `recipients` holds each member's change number of it."""
         body = events.change_body(event, payload)
-        for user_id, change in recipients:
-            self._outlet.publish(channels.of_user(user_id), events.change_frame(change, body))
+        frames = ((channels.of_user(user_id), events.change_frame(change, body)) for user_id, change in recipients)
+        self._publish(frames, len(recipients))
 
     def change_per_reader(self, event: str, payloads: Mapping[str, object], *, recipients: Numbered) -> None:
         """Announce a counted change that each reader sees differently: `payloads` by user id."""
-        for user_id, change in recipients:
-            body = events.change_body(event, payloads[user_id])
-            self._outlet.publish(channels.of_user(user_id), events.change_frame(change, body))
+        frames = (
+            (channels.of_user(user_id), events.change_frame(change, events.change_body(event, payloads[user_id])))
+            for user_id, change in recipients
+        )
+        self._publish(frames, len(recipients))
 
     def ephemeral(self, event: str, payload: object, *, user_ids: Sequence[str]) -> None:
         """Announce what is true only now: typing, a read position, own settings."""
-        frame = events.ephemeral_frame(event, payload)
-        for user_id in user_ids:
-            self._outlet.publish(channels.of_user(user_id), frame)
+        self._publish_alike(events.ephemeral_frame(event, payload), user_ids)
 
     def close_streams(self, user_id: str, *, valid_after: datetime) -> None:
         """End every stream of a user whose token was issued at `valid_after` or before."""
-        self._outlet.publish(channels.of_user(user_id), events.close_control(valid_after))
+        self._publish_alike(events.close_control(valid_after), [user_id])
 
     def read_again(self, user_ids: Sequence[str]) -> None:
         """Make every stream of these users read from PostgreSQL what it has not seen."""
-        for user_id in user_ids:
-            self._outlet.publish(channels.of_user(user_id), events.READ_CONTROL)
+        self._publish_alike(events.READ_CONTROL, user_ids)
 
     def probe(self, process_id: str, number: int) -> None:
         """Send a probe the way messages go: whether it arrives is the only proof that the way is open."""
         self._outlet.publish(channels.of_probe(process_id), events.PROBE_CONTROL + str(number).encode())
+
+    def _publish_alike(self, frame: bytes, user_ids: Sequence[str]) -> None:
+        self._publish(((channels.of_user(user_id), frame) for user_id in user_ids), len(user_ids))
+
+    def _publish(self, frames: Iterator[Addressed], count: int) -> None:
+        """Publish `count` frames in this turn of the loop, unless they are many or come after what still waits."""
+        self._backlog.append((frames, count))
+        self._waiting += count
+        if len(self._backlog) == 1 or self._waiting > MAX_BACKLOG:
+            self._publish_slice()
+
+    def _publish_slice(self) -> None:
+        room = SLICE if self._waiting <= MAX_BACKLOG else self._waiting
+        while self._backlog:
+            frames, count = self._backlog.popleft()
+            published = min(room, count)
+            try:
+                for channel, frame in islice(frames, published):
+                    self._outlet.publish(channel, frame)
+            except Exception as error:  # noqa: BLE001 - it is committed, and the others are behind it
+                log_defect("publish_failed", error)
+                published = count
+            self._waiting -= published
+            room = max(0, room - published)
+            if published < count:
+                self._backlog.appendleft((frames, count - published))
+                # Behind this slice's flush and before its answers: `drained` of the outlet sees no pause in between.
+                asyncio.get_running_loop().call_soon(self._publish_slice)
+                return
 
 
 class _Held:
@@ -122,7 +161,7 @@ class RedisOutlet:
         if self._held_bytes > MAX_HELD_BYTES:
             stats.publishes_lost += 1
             return
-        held = _Held(redis_link.encode(b"PUBLISH", channel, frame))
+        held = _Held(_COMMAND % (len(channel), channel, len(frame), frame))
         self._held_bytes += len(held.command)
         self._unwritten.append(held)
         if not self._flush_scheduled:
