@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import uuid_utils.compat as uuid7
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.error_handlers import render
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from uvicorn._types import ASGIReceiveCallable
+    from starlette.types import Receive, Scope
 
     from app.events import Frame, Run
+    from app.services.messaging.sse_stream import Stream
 
 SEND_BUFFER_BYTES: Final = 128 * 1024
 USER_TIMEOUT_MS: Final = 30_000  # bytes not taken for so long: a client that vanished, or never reads (RFC 5482)
 GRACEFUL_SECONDS: Final = 12
 KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual proxy keeps an idle connection: it closes first
+GC_THRESHOLD: Final = 50_000  # more made than gone: with the default of 700 the collector is half of a storm's work
 HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a request, to the end of its headers
+END_OF_RESPONSE: Final = b"0\r\n\r\n"  # the last chunk (RFC 9112, 7.1)
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request line with its headers, or of trailers
 
 
@@ -47,21 +51,26 @@ class GaplessProtocol(HttpToolsProtocol):
         """Start without a stream."""
         super().__init__(*args, **kwargs)
         self._wire: TransportWire | None = None
+        self._answered: RequestResponseCycle | None = None  # of pipelined requests the first, uvicorn's is the last
         self._header_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # received since the last end of headers or piece of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        _set_option(transport, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        """Begin to wait for the first request. uvicorn's own makes socket objects to learn two addresses."""
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server, self.client = _address(transport, "sockname"), _address(transport, "peername")
+        self.scheme = "http"  # TLS ends at the proxy, which says so in X-Forwarded-Proto
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the stream at once: writing to a closed transport raises."""
+        """Tell the stream that is about to open here."""
         self._stop_awaiting_headers()
         if self._wire is not None:
-            self._wire.on_connection_lost()
+            self._wire.connection_lost(exc)
         super().connection_lost(exc)
+        self.let_go()
 
     def data_received(self, data: bytes) -> None:
         """Bound what belongs to no request that is being answered: uvicorn has no limits of its own here."""
@@ -97,8 +106,8 @@ class GaplessProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Refuse a second request on a stream's connection: uvicorn would mark the wrong one as gone."""
         if self._wire is not None:
-            self._wire.on_connection_lost()
-            self.transport.abort()
+            self._wire.abort()
+            self._give_up_answer()
         super().on_message_begin()
         self._await_headers()
 
@@ -110,7 +119,7 @@ class GaplessProtocol(HttpToolsProtocol):
             self.transport.abort()
         if not self.transport.is_closing():
             super().on_headers_complete()
-            self.scope["extensions"] = {WIRE_EXTENSION: partial(self._open_wire, self.cycle)}  # type: ignore[dict-item]
+            self.scope["extensions"] = {WIRE_EXTENSION: self._open_wire}  # type: ignore[dict-item]
 
     def on_body(self, body: bytes) -> None:
         """Drop what comes on a connection that has just been cut."""
@@ -123,13 +132,27 @@ class GaplessProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             super().on_message_complete()
 
-    def _open_wire(self, cycle: RequestResponseCycle) -> TransportWire:
-        if self.scope is not cycle.scope:  # another request has begun behind this one
-            cycle.disconnected = True
+    def let_go(self) -> None:
+        """Forget the request and its parser, which know us: nothing is left for the garbage collector to find."""
+        self.parser = None  # type: ignore[assignment]
+        self.cycle = self._answered = None  # type: ignore[assignment]
+        self.scope = None  # type: ignore[assignment]
+
+    def _open_wire(self, scope: Scope) -> TransportWire:
+        if self.scope is not scope:  # another request has begun behind this one, or the client has gone
             self.transport.abort()
+            self._give_up_answer()
             raise ConnectionAbortedError
-        self._wire = TransportWire(self, cycle)
+        self._wire = TransportWire(self)
         return self._wire
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _give_up_answer(self) -> None:
+        if self._answered is not None:
+            self._answered.disconnected = True  # that it sends nothing is no defect
 
     def _unanswered(self) -> RequestResponseCycle | None:
         cycle = cast("RequestResponseCycle | None", self.cycle)
@@ -150,22 +173,50 @@ class GaplessProtocol(HttpToolsProtocol):
         self.transport.abort()
 
 
-class TransportWire:
-    """A stream's way to its client: uvicorn's transport. Implements the port `Wire`."""
+class TransportWire(asyncio.Protocol):
+    """A stream's way to its client, and the protocol of its connection once it is open. Implements the port `Wire`.
 
-    __slots__ = ("_cycle", "_is_open", "_protocol", "_transport")
+    From the head of the response on the stream owns the connection: uvicorn's protocol, its parser, the
+    request and the task that answered it are let go. A stream at rest is this object, its transport and
+    itself; most of what it would hold otherwise the garbage collector would look at again and again.
+    """
 
-    def __init__(self, protocol: GaplessProtocol, cycle: RequestResponseCycle) -> None:
-        """Take the connection over; the response's head has been, or will be, sent through ASGI."""
-        self._protocol = protocol
-        self._cycle = cycle
+    __slots__ = (
+        "_beginning",
+        "_connections",
+        "_is_full",
+        "_is_open",
+        "_loop",
+        "_protocol",
+        "_stream",
+        "_transport",
+        "_writable",
+    )
+
+    def __init__(self, protocol: GaplessProtocol) -> None:
+        """Prepare to take over the connection of `protocol`; the response has not begun."""
+        self._protocol: GaplessProtocol | None = protocol  # None once it has been taken over
+        self._connections = protocol.connections
         self._transport = protocol.transport
+        self._loop = protocol.loop
+        self._stream: Stream | None = None
         self._is_open = True
-        _set_option(self._transport, socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self._is_full = False
+        self._beginning: list[bytes] | None = None  # what an opening stream writes, up to its first wait
+        self._writable: asyncio.Future[None] | None = None
+        raw_socket = self._transport.get_extra_info("socket")
+        if raw_socket is not None:
+            with contextlib.suppress(OSError):  # gone already
+                raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+    # --- What the stream asks for ----------------------------------------------------------------
 
     def write(self, data: bytes, frame: Frame | Run | None = None) -> None:
         """Write whole events. Does nothing once the stream has ended or the connection is gone."""
         if not self._is_open or self._transport.is_closing():
+            return
+        if self._beginning is not None:
+            self._beginning.append(data)
             return
         try:
             self._transport.write(frame.chunk if frame is not None else b"%x\r\n%b\r\n" % (len(data), data))
@@ -174,37 +225,105 @@ class TransportWire:
 
     def is_full(self) -> bool:
         """Whether the transport holds more than its high-water mark (64 KB)."""
-        return self._protocol.flow.write_paused
+        return self._is_full
 
     async def drained(self) -> bool:
         """Wait until the client has read; false when the connection has ended."""
-        await self._protocol.flow.drain()
+        self._write_beginning()
+        if self._is_full and self._is_open:
+            self._writable = self._writable or self._loop.create_future()
+            await asyncio.wait((self._writable,))  # a time-out must not cancel what others may wait for
         return self._is_open and not self._transport.is_closing()
 
     def end(self, abort_after_seconds: float) -> None:
-        """Let the endpoint finish the response; cut the connection if that takes too long."""
+        """Finish the response; cut the connection if that takes too long."""
+        self._stream = None
         if self._is_open:
-            self._is_open = False
-            self._protocol.loop.call_later(abort_after_seconds, self._transport.abort)
-        self._cycle.message_event.set()  # wakes the endpoint out of `receive`
+            self._write_beginning()
+            if self._protocol is None and not self._transport.is_closing():
+                with contextlib.suppress(RuntimeError):
+                    self._transport.write(END_OF_RESPONSE)
+                self._transport.close()
+            self._loop.call_later(abort_after_seconds, self._transport.abort)
+            self._close()
 
-    async def until_closed(self, receive: ASGIReceiveCallable) -> None:
-        """Wait until the client goes or the stream ends."""
-        while self._is_open and (await receive())["type"] != "http.disconnect":
-            pass
+    # --- What the endpoint asks for --------------------------------------------------------------
 
-    def on_connection_lost(self) -> None:
-        """Write nothing more, and wake the endpoint: uvicorn wakes only its newest request."""
+    def has_gone(self) -> bool:
+        """Whether there is no client any more."""
+        return not self._is_open
+
+    def begin(self, stream: Stream) -> None:
+        """Take the connection over: the head of the response has been sent. `stream` hears when the client goes."""
+        protocol, self._protocol = self._protocol, None
+        if protocol is None or not self._is_open:
+            stream.end("disconnected")
+            return
+        self._stream = stream
+        self._beginning = []
+        self._is_full = protocol.flow.write_paused
+        self._connections.discard(protocol)
+        self._connections.add(cast("GaplessProtocol", self))
+        protocol.cycle.disconnected = True  # as far as uvicorn is concerned: its task may end before the response
+        protocol.flow.resume_reading()
+        protocol.let_go()
+        self._transport.set_protocol(self)
+
+    async def hold(self, receive: Receive) -> None:
+        """Return at once: the stream needs nobody who waits for it."""
+
+    # --- What uvloop and uvicorn say -------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse whatever follows the request, but empty lines, which some clients add."""
+        if data.strip(b"\r\n"):
+            self.abort()
+
+    def pause_writing(self) -> None:
+        """Note that the client is behind."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Go on with what waited for the client."""
+        self._is_full = False
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the stream at once: writing to a closed transport raises."""
+        del exc
+        self._connections.discard(cast("GaplessProtocol", self))
+        self._close()
+
+    def abort(self) -> None:
+        """Cut the connection, and write nothing more."""
+        self._transport.abort()
+        self._close()
+
+    def shutdown(self) -> None:
+        """Do nothing: the drain ends streams, each in its turn."""
+
+    def _write_beginning(self) -> None:
+        # One system call, where a storm of reconnects would pay for four each.
+        pieces, self._beginning = self._beginning, None
+        if pieces:
+            self.write(b"".join(pieces))
+
+    def _close(self) -> None:
         self._is_open = False
-        self._cycle.disconnected = True
-        self._cycle.message_event.set()
+        self._wake()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.end("disconnected")
+
+    def _wake(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
 
 
-def _set_option(transport: asyncio.Transport, level: int, option: int, value: int) -> None:
-    raw_socket = transport.get_extra_info("socket")
-    if raw_socket is not None and raw_socket.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):  # gone already
-            raw_socket.setsockopt(level, option, value)
+def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
+    info = transport.get_extra_info(name)
+    return (info[0], info[1]) if isinstance(info, tuple) else None
 
 
 class Server(uvicorn.Server):
@@ -217,9 +336,10 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remember the loop that signals must reach."""
+        """Remember the loop that signals must reach, and settle down."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        _spare_the_collector()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain. A second Ctrl-C does not wait."""
@@ -231,6 +351,16 @@ class Server(uvicorn.Server):
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._on_drain)
         # uvicorn would raise the signal again at the end: the exit code would tell of a failure.
+
+
+def _spare_the_collector() -> None:
+    """Look for garbage seldom: hardly any of ours is cyclic, and 10,000 requests at once are half a million objects.
+
+    What the start has made stays for ever and is not looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 5, 10)
 
 
 def configure(app: Any, *, host: str, port: int, trusted_proxies: tuple[str, ...]) -> uvicorn.Config:
@@ -259,6 +389,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)  # what it accepts inherits it
     listener.bind((host, port))
     listener.set_inheritable(True)
     return listener

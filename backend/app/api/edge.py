@@ -125,20 +125,19 @@ class Edge:
 class _Response:
     """Adds headers to the start of a response and remembers its status."""
 
-    __slots__ = ("_headers", "_is_api", "_send", "send", "status")
+    __slots__ = ("_headers", "_is_api", "_send", "status")
 
     def __init__(self, send: Send, headers: Headers, *, is_api: bool) -> None:
         self._send = send
         self._headers = headers
         self._is_api = is_api
         self.status: int | None = None
-        self.send: Send = self._send_start
 
     async def finish_with(self, problem: RenderedProblem) -> None:
         for message in problem.messages:
             await self.send(message)
 
-    async def _send_start(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = self._complete(list(message.get("headers", ())))

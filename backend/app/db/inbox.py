@@ -49,15 +49,16 @@ class InboxReader:
         """
         if len(self._asks) >= MAX_ASKING:
             raise UnavailableError
-        future: asyncio.Future[Missed | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Missed | None] = loop.create_future()
         self._asks.append((user_id, seq, future))
         # One turn of the loop later: those who ask in the same turn share the statement.
-        asyncio.get_running_loop().call_soon(self._start)
+        loop.call_soon(self._start)
+        expiry = loop.call_later(ASK_SECONDS, _give_up, future)
         try:
-            async with asyncio.timeout(ASK_SECONDS):
-                return await future
-        except TimeoutError as error:
-            raise UnavailableError from error
+            return await future
+        finally:
+            expiry.cancel()
 
     async def fetch_heads(self, user_ids: Sequence[str]) -> dict[str, Head]:
         """Read the heads of many users in one statement. Raises UnavailableError."""
@@ -95,6 +96,11 @@ class InboxReader:
         for (_, _, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+
+
+def _give_up(future: asyncio.Future[Missed | None]) -> None:
+    if not future.done():
+        future.set_exception(UnavailableError())
 
 
 def _missed(rows: Sequence[asyncpg.Record]) -> Missed:

@@ -1,3 +1,4 @@
+import gc
 import logging
 import re
 
@@ -34,6 +35,27 @@ async def test_every_status_carries_the_headers_that_a_page_needs(method: str, p
     assert len(answer.headers["x-request-id"]) == 36
     if status >= 400:
         assert answer.problem["code"]
+
+
+async def test_an_answer_leaves_no_reference_cycle_behind():
+    """The garbage collector would have to find each: half a storm of reconnects went there."""
+    await ask("POST", "/api/v1/nothing")
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        await ask("GET", "/api/v1/messages/stream")
+        circle: list[object] = []
+        circle.append(circle)
+        del circle
+        gc.collect()
+        found = {type(thing).__name__ for thing in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert "list" in found  # it would have been seen
+    assert "_Response" not in found
 
 
 async def test_nothing_of_the_api_is_cached_unless_it_says_so():

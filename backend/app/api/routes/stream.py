@@ -21,6 +21,7 @@ from app.observability import log_defect
 from app.services.messaging.cursor import Cursor, parse_cursor
 from app.services.messaging.sse_stream import Stream
 from app.services.messaging.stream_ports import WIRE_EXTENSION
+from app.services.messaging.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from app.services.user_service import UserService
 
 LIFETIME_SECONDS: Final = 30 * 60
+ADMITTED_PER_TURN: Final = 32  # about 5 ms of work: a send takes several turns of the loop
 BUSY_RETRY_MS: Final = (10_000, 20_000)
 RESPONSE_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -41,7 +43,7 @@ RESPONSE_HEADERS: Final = [
 
 
 class StreamEndpoint:
-    """Opens streams and holds each one until its end."""
+    """Opens streams; holds each one until its end where the server cannot do without."""
 
     def __init__(
         self,
@@ -56,12 +58,16 @@ class StreamEndpoint:
         self._authenticator = authenticator
         self._users = users
         self._heartbeat_seconds = heartbeat_seconds
+        self._turnstile = Turnstile(ADMITTED_PER_TURN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request: admit, subscribe, snapshot, replay, flush, live."""
         try:
-            principal, last = await self._admit(scope)
             wire = _wire_of(scope, send)
+            await self._turnstile.passed(wire.has_gone)
+            if wire.has_gone():
+                return None
+            principal, last = await self._admit(scope)
         except GaplessError as error:
             return await _turn_away(error, scope, send)
         except ConnectionAbortedError:  # another request was waiting behind this one
@@ -80,20 +86,20 @@ class StreamEndpoint:
             has_ended = stream.has_ended  # over the limit, or draining: not refused for ever
             stream.end_if_revoked(missed.tokens_valid_after)
             if has_ended:
-                raise UnavailableError  # answered like a PostgreSQL that does not answer
+                raise UnavailableError  # noqa: TRY301 - answered like a PostgreSQL that does not answer
             if stream.has_ended:
-                raise UnauthorizedError  # answered like a token that was revoked before
+                raise UnauthorizedError  # noqa: TRY301 - answered like a token that was revoked before
             await send({"type": "http.response.start", "status": 200, "headers": RESPONSE_HEADERS})
-            del principal  # a stream lives for half an hour: hold nothing that it does not need
+            wire.begin(stream)
             await stream.open(last, missed, heartbeat_seconds=self._heartbeat_seconds)
-            del missed, last
-            await wire.until_closed(receive)
+            del principal, missed, last  # a stream lives for half an hour: hold nothing that it does not need
+            await wire.hold(receive)
         except GaplessError as error:  # before the head of the response: an open stream raises none
             stream.end(error.code)
             return await _turn_away(error, scope, send)
-        finally:
+        except BaseException:  # cut off at the end of the server's patience
             stream.end("disconnected")
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            raise
         return None
 
     async def _admit(self, scope: Scope) -> tuple[Principal, Cursor | None]:
@@ -127,7 +133,7 @@ class StreamEndpoint:
 def _wire_of(scope: Scope, send: Send) -> Any:
     """Take the server's own wire, if it has one. Raises ConnectionAbortedError."""
     open_wire = scope.get("extensions", {}).get(WIRE_EXTENSION)
-    return open_wire() if open_wire is not None else SendWire(send)
+    return open_wire(scope) if open_wire is not None else SendWire(send)
 
 
 def _cursor_of(headers: list[tuple[bytes, bytes]], query: dict[str, list[str]]) -> Cursor | None:

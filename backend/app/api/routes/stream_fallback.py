@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Send
 
     from app.events import Frame, Run
+    from app.services.messaging.sse_stream import Stream
 
 HIGH_WATER_BYTES: Final = 64 * 1024
 
@@ -19,6 +20,7 @@ class SendWire:
     def __init__(self, send: Send) -> None:
         """Write through `send`, once the endpoint has sent the head of the response."""
         self._send = send
+        self._stream: Stream | None = None
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self._is_open = True
@@ -60,8 +62,16 @@ class SendWire:
             if self._pump is None:
                 self._closed.set()
 
-    async def until_closed(self, receive: Receive) -> None:
-        """Wait until the client goes or the stream ends and has been sent."""
+    def has_gone(self) -> bool:
+        """Say that the client is there: a server without the extension tells at the end of `hold` only."""
+        return False
+
+    def begin(self, stream: Stream) -> None:
+        """Serve `stream`: the head of the response has been sent."""
+        self._stream = stream
+
+    async def hold(self, receive: Receive) -> None:
+        """Wait until the client goes, or the stream ends and has been sent; then finish the response."""
         gone = asyncio.ensure_future(_disconnected(receive))
         closed = asyncio.ensure_future(self._closed.wait())
         try:
@@ -71,6 +81,9 @@ class SendWire:
             closed.cancel()
             if not self._closed.is_set():
                 self._abort()
+            if self._stream is not None:
+                self._stream.end("disconnected")
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _abort(self) -> None:
         self._is_open = False

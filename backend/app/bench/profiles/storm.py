@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 from app.bench.messages import Sender
 from app.bench.plan import Profile
 from app.bench.results import Chart, Line
+from app.bench.streams import Streams
 from app.bench.tables import leave_missed, make_direct
+from app.services.messaging.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from app.bench.plan import Run
     from app.bench.posts import PostResult
     from app.bench.results import ProfileResult
-    from app.bench.streams import Streams, Subscriber
+    from app.bench.streams import Subscriber
     from app.bench.target import Target
 
 MISSED: Final = 10
@@ -25,8 +27,21 @@ SEND_P99_MS: Final = 500.0
 SENDS_PER_SECOND: Final = 100
 SENDERS: Final = 16
 SENT_TO: Final = 6  # of those who come back, by each sender
+CONNECTS_PER_TURN: Final = 50  # about 5 ms
 GIVE_UP_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 1.0  # after the cut: the server closes 10,000 connections
+
+
+class _ReturningStreams(Streams):
+    """Streams that come back a few per turn of our loop: 10,000 in one would keep those who send from looking."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self._turnstile = Turnstile(CONNECTS_PER_TURN)
+
+    async def _try_to_open(self, subscriber: Subscriber) -> bool:
+        await self._turnstile.passed()
+        return await super()._try_to_open(subscriber)
 
 
 class _Return:
@@ -55,7 +70,7 @@ async def measure(run: Run, result: ProfileResult) -> None:
         await target.make_users([*users, writer, *senders])
         connection = await target.database()
         try:
-            with target.streams() as streams:
+            with _ReturningStreams(target.host, target.port) as streams:
                 run.progress.step("making conversations")
                 await make_direct(connection, writer, users)
                 for number, sender in enumerate(senders):

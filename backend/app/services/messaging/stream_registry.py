@@ -69,10 +69,11 @@ class StreamRegistry:
         if self._pubsub.subscribe(channels.of_user(stream.user_id), stream) or subscribed is None:
             stream.subscribed = None
             return
+        enough = loop.call_later(SUBSCRIBE_SECONDS, subscribed.set)
         try:
-            async with asyncio.timeout(SUBSCRIBE_SECONDS):
-                await subscribed.wait()
-        except TimeoutError:
+            await subscribed.wait()
+        finally:
+            enough.cancel()
             stream.subscribed = None
 
     def release(self, stream: Stream) -> None:
