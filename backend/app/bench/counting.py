@@ -194,7 +194,8 @@ class Counter:
                 self.tally.heartbeats += 1
             elif b"\nevent: resync\n" in event:
                 self.tally.resyncs += 1
-                self.last, self._is_start = None, True  # the block with the new cursor follows
+                if b'"scope":"all"' in event:
+                    self.last, self._is_start = None, True  # the block with the new cursor follows
             elif b"\nevent: " not in event and b"\nid: " in event:
                 self._learn_epoch(event)
                 self._start_from(int(event.rpartition(b".")[2].split(b"\n")[0]))

@@ -106,6 +106,14 @@ def test_a_resync_is_a_fault_and_the_stream_goes_on_from_its_cursor():
     assert counter.last == 10
 
 
+def test_a_resync_of_changes_moves_no_cursor_and_hides_no_hole():
+    counter = opened()
+    counter.feed(wire(1) + chunk(events.resync_frame("redis_reconnected", "changes", f"{EPOCH}.1")) + wire(3))
+    assert counter.last == 3
+    assert faults(counter) == {"resyncs": 1, "lost": 1}
+
+
+
 def test_a_stream_that_comes_back_must_go_on_where_it_was():
     counter = opened()
     counter.feed(wire(1, 2, 3))
