@@ -1,0 +1,201 @@
+/**
+ * Sending. A message is shown, committed to the outbox, and only then posted, with the same `client_message_id`
+ * until the server has answered. One tab at a time empties the outbox, one message at a time per conversation.
+ */
+
+import { asClientError, isPassing, plain, type Api } from "./api.ts";
+import { backoffMs } from "./backoff.ts";
+import { message as checkMessage } from "./border.ts";
+import { locksOf, newUuid } from "./environment.ts";
+import type { OutboxItem, OutboxStorage } from "./outboxStorage.ts";
+import type { Message as WireMessage } from "./protocol.ts";
+import type { ClientError, Message, SendRequest } from "./types.ts";
+
+export interface Outbox {
+  /** By `client_message_id`: what is being sent, waits, or was refused. */
+  readonly items: ReadonlyMap<string, OutboxItem>;
+  /** Resolves with what became of it. */
+  readonly send: (request: SendRequest) => Promise<Message>;
+  readonly retry: (clientMessageId: string) => void;
+  readonly discard: (clientMessageId: string) => void;
+  /** It has been sent: an answer, an event or another tab says so. */
+  readonly settle: (message: WireMessage) => void;
+  readonly clear: () => Promise<unknown>;
+  /** Send what waits, while the signal lasts. */
+  readonly drain: (signal: AbortSignal) => void;
+}
+
+export interface OutboxOptions {
+  readonly me: string;
+  readonly api: Api;
+  readonly storage: OutboxStorage;
+  /** Names the lock and the channel. */
+  readonly scope: string;
+  readonly onSent: (message: WireMessage) => void;
+  readonly onChange: (item: OutboxItem) => void;
+  readonly signal: AbortSignal;
+}
+
+const DISCARDED: ClientError = { code: "discarded", message: "It was given up.", status: 0 };
+
+export function createOutbox({ me, api, storage, scope, onSent, onChange, signal }: OutboxOptions): Outbox {
+  const items = new Map<string, OutboxItem>();
+  const ended = new Set<string>(); // a record that is being deleted may still be read
+  const unsaved = new Set<string>(); // a full disk: they are sent all the same
+  const waiters = new Map<string, (end: Message) => void>();
+  const waiting = new Map<string, ReturnType<typeof setTimeout>>(); // targets, until the next try
+  const busy = new Set<string>(); // targets
+  const again = new Set<string>(); // targets for which something was written meanwhile
+  let lastAt = 0;
+  let active = AbortSignal.abort();
+
+  // Other tabs show the same; that a message was sent the one that sent it knows first.
+  const channel = globalThis.BroadcastChannel && new BroadcastChannel(`${scope}:outbox`);
+  if (channel) {
+    channel.onmessage = ({ data }: MessageEvent<OutboxItem | WireMessage>) => ("at" in data ? show(data) : take(data));
+  }
+  signal.addEventListener("abort", () => {
+    waiting.forEach((timer) => clearTimeout(timer));
+    channel?.close();
+  });
+  void restore();
+
+  return {
+    items,
+    send({ content, replyToId = null, conversationId = "", recipientId }) {
+      lastAt = Math.max(lastAt + 1, Date.now());
+      const id = newUuid();
+      return new Promise((resolve) => {
+        waiters.set(id, resolve);
+        void keep({
+          id,
+          client_message_id: id,
+          conversation_id: conversationId,
+          recipient_id: recipientId,
+          sender: { id: me, name: null, avatar_url: null },
+          content,
+          reply_to_id: replyToId,
+          seq: 0,
+          rev: 0,
+          reactions: [],
+          created_at: new Date(lastAt).toISOString(),
+          edited_at: null,
+          deleted_at: null,
+          at: lastAt,
+          status: "sending",
+          error: null,
+        });
+      });
+    },
+    retry(id) {
+      const item = items.get(id);
+      if (item) void keep({ ...item, status: "sending", error: null });
+    },
+    discard,
+    settle,
+    clear: () => Promise.all([...items.keys()].map(discard)),
+    drain(until) {
+      active = until;
+      waiting.forEach((timer) => clearTimeout(timer));
+      waiting.clear();
+      void restore().then(() => new Set([...items.values()].map(targetOf)).forEach((target) => void drain(target)));
+    },
+  };
+
+  function discard(id: string): Promise<void> | undefined {
+    const item = items.get(id);
+    return item && keep({ ...item, status: "failed", error: DISCARDED });
+  }
+
+  /** The item in its new state: shown, committed, told to the other tabs, and sent if it is to be. */
+  async function keep(item: OutboxItem): Promise<void> {
+    show(item);
+    if (items.has(item.id)) await storage.put(item).catch(() => unsaved.add(item.id));
+    if (!signal.aborted) channel?.postMessage(item);
+    if (!waiting.has(targetOf(item))) void drain(targetOf(item));
+  }
+
+  function show(item: OutboxItem): void {
+    if (item.error?.code === DISCARDED.code) return end(item);
+    items.set(item.id, item);
+    if (item.error) tellWaiter(item);
+    onChange(item);
+  }
+
+  function take(message: WireMessage): void {
+    settle(message);
+    onSent(message);
+  }
+
+  function settle(message: WireMessage): void {
+    if (items.has(message.client_message_id)) end({ ...message, status: "sent", error: null });
+  }
+
+  /** It no longer waits. */
+  function end(message: Message): void {
+    const id = message.client_message_id;
+    const item = items.get(id);
+    items.delete(id);
+    ended.add(id);
+    storage.delete(id).catch(() => {});
+    tellWaiter(message);
+    if (item) onChange(item);
+  }
+
+  function tellWaiter(message: Message): void {
+    waiters.get(message.client_message_id)?.(message);
+    waiters.delete(message.client_message_id);
+  }
+
+  /** What is stored, also by other tabs. */
+  async function restore(): Promise<ReadonlySet<string>> {
+    const stored = await storage.all().catch(() => []);
+    for (const item of stored) if (!items.has(item.id) && !ended.has(item.id)) show(item);
+    return new Set([...unsaved, ...stored.map(({ id }) => id)]);
+  }
+
+  /** What waits for one conversation. A failure lets go of the lock until the next try. */
+  async function drain(target: string, attempt = 0): Promise<void> {
+    waiting.delete(target);
+    again.add(target);
+    if (busy.has(target) || active.aborted) return;
+    busy.add(target);
+    const until = active;
+    const pass = () => sendInOrder(target, attempt, until);
+    let wait = 0;
+    while (!wait && !until.aborted && again.delete(target)) {
+      // A rejection says that the place in the queue was given up with the signal.
+      const locked = locksOf()?.request(`${scope}:outbox:${target}`, { signal: until }, pass);
+      wait = await (locked ?? pass()).catch(() => 1_000);
+    }
+    busy.delete(target);
+    if (until.aborted) void drain(target);
+    else if (wait) waiting.set(target, setTimeout(() => void drain(target, attempt + 1), wait));
+  }
+
+  /** How long to wait before the next try; 0 if all went well. */
+  async function sendInOrder(target: string, attempt: number, until: AbortSignal): Promise<number> {
+    const stored = await restore();
+    const line = [...items.values()].sort((one, other) => one.at - other.at);
+    for (const item of line) {
+      // Not stored: another tab has sent it, and says so in a moment.
+      const isDue = items.get(item.id)?.status === "sending" && stored.has(item.id);
+      if (!isDue || targetOf(item) !== target) continue;
+      const { client_message_id, recipient_id, conversation_id, content, reply_to_id } = item;
+      try {
+        const to = recipient_id ? { recipient_id } : { conversation_id };
+        const request = { ...to, client_message_id, content, reply_to_id };
+        const message = checkMessage(await api.call("POST", "/messages/send", request, until));
+        take(message);
+        if (!signal.aborted) channel?.postMessage(message);
+      } catch (cause) {
+        const error = asClientError(cause);
+        if (isPassing(error)) return Math.max(1, error.retryMs, backoffMs(attempt));
+        if (items.has(item.id)) await keep({ ...item, status: "failed", error: plain(error) });
+      }
+    }
+    return 0;
+  }
+}
+
+const targetOf = ({ recipient_id, conversation_id }: OutboxItem): string => recipient_id ?? conversation_id;

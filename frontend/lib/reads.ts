@@ -1,0 +1,38 @@
+/** Read positions on their way to the server: the furthest of each conversation, again after a failure. */
+
+import { asClientError, isPassing, type Api } from "./api.ts";
+
+export interface Reads {
+  readonly mark: (conversationId: string, seq: number) => void;
+  /** What could not be told is told again. */
+  readonly flush: () => void;
+}
+
+export function createReads(api: Api): Reads {
+  const wanted = new Map<string, number>();
+  const telling = new Set<string>();
+
+  return {
+    mark(id, seq) {
+      wanted.set(id, Math.max(seq, wanted.get(id) ?? 0));
+      void tell(id);
+    },
+    flush() {
+      for (const id of wanted.keys()) void tell(id);
+    },
+  };
+
+  async function tell(id: string): Promise<void> {
+    const seq = wanted.get(id);
+    if (seq === undefined || telling.has(id)) return;
+    telling.add(id);
+    const isOver = await api.call("POST", `/conversations/${id}/read`, { seq }).then(
+      () => true,
+      (error: unknown) => !isPassing(asClientError(error)),
+    );
+    telling.delete(id);
+    if (!isOver) return;
+    if (wanted.get(id) === seq) wanted.delete(id);
+    else void tell(id);
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * One stream per browser: what a tab makes of what it hears. Pure. A term counts leaders: what a lower one says
+ * is ignored, and a higher one deposes.
+ */
+
+import { isBehind, judge } from "./cursor.ts";
+import type { Received } from "./eventStream.ts";
+import type { Status } from "./types.ts";
+
+export const SILENCE_MS = 12_000; // a heartbeat and a bit
+export const PONG_MS = 2_000;
+const LATE_MS = 3_000;
+
+export type TabMessage =
+  /** From the leader: an event of the stream. */
+  | { readonly kind: "event"; readonly term: number; readonly received: Received }
+  /** From the leader: how the stream is; also the answer to a ping. */
+  | { readonly kind: "status"; readonly term: number; readonly status: Status; readonly cursor: string | null }
+  /** To the leader: are you there? */
+  | { readonly kind: "ping" }
+  /** To the leader: open anew, from there if a cursor is given. */
+  | { readonly kind: "reopen"; readonly cursor: string | null };
+
+export interface TabState {
+  readonly term: number;
+  readonly isLeader: boolean;
+}
+
+export type Heard = "ignore" | "follow" | "depose";
+
+/** Whom to believe; `follow` also where the term is new. */
+export function hear({ term, isLeader }: TabState, other: number): Heard {
+  if (other < term || (other === term && isLeader)) return "ignore";
+  return isLeader ? "depose" : "follow";
+}
+
+/** Above every term heard of, and by the clock above those that were not heard. */
+export const nextTerm = (term: number, now: number): number => Math.max(term + 1, now);
+
+/** Whether the wait for a pong ended so late that the timer was throttled: then silence says nothing. */
+export const isLate = (waitedMs: number): boolean => waitedMs > PONG_MS + LATE_MS;
+
+/** Where a reader stands after an event, and what to do with it. */
+export function advance(own: string | null, { event, from, to }: Received) {
+  const isMoved = event.event === "resync" && event.data.scope === "all";
+  const verdict = isMoved ? "deliver" : judge(own, from, to);
+  // The cursor of `connected` is where a replay starts: not what has been seen.
+  const isNext = verdict === "deliver" && (own === null || isMoved || !isBehind(to, own));
+  return { verdict, cursor: isNext ? to : own };
+}

@@ -1,0 +1,62 @@
+/** Who types: what is told expires, and what is told of oneself is told seldom. */
+
+import type { StreamEvent } from "./protocol.ts";
+
+export interface Typing {
+  readonly apply: (event: StreamEvent) => void;
+  readonly who: (conversationId: string) => readonly string[];
+  /** At every key; calls `tell` seldom. */
+  readonly set: (conversationId: string, isTyping: boolean) => void;
+}
+
+export interface TypingOptions {
+  readonly me: string;
+  readonly onChange: () => void;
+  readonly tell: (conversationId: string, isTyping: boolean) => void;
+  readonly signal: AbortSignal;
+}
+
+const AGAIN_MS = 2_500; // the server passes one on every 2 s, and the others forget it after 6 s
+const NOBODY: readonly string[] = [];
+
+export function createTyping({ me, onChange, tell, signal }: TypingOptions): Typing {
+  const names = new Map<string, readonly string[]>();
+  const timers = new Map<string, ReturnType<typeof setTimeout>>();
+  const toldAt = new Map<string, number>();
+
+  signal.addEventListener("abort", () => timers.forEach((timer) => clearTimeout(timer)));
+
+  return {
+    apply({ event, data }) {
+      if (event === "typing_status" && data.user_id !== me) {
+        note(data.conversation_id, data.user_id, data.is_typing ? data.expires_in : 0);
+      } else if (event === "new_message") {
+        note(data.conversation_id, data.sender.id, 0);
+        if (data.sender.id === me) toldAt.delete(data.conversation_id);
+      }
+    },
+    who,
+    set(id, isTyping) {
+      const last = toldAt.get(id);
+      if (isTyping ? last !== undefined && Date.now() - last < AGAIN_MS : last === undefined) return;
+      if (isTyping) toldAt.set(id, Date.now());
+      else toldAt.delete(id);
+      tell(id, isTyping);
+    },
+  };
+
+  function who(id: string): readonly string[] {
+    return names.get(id) ?? NOBODY;
+  }
+
+  function note(id: string, userId: string, seconds: number): void {
+    const key = `${id} ${userId}`;
+    const isKnown = who(id).includes(userId);
+    clearTimeout(timers.get(key));
+    timers.delete(key);
+    if (seconds > 0) timers.set(key, setTimeout(note, seconds * 1_000, id, userId, 0));
+    if (isKnown === seconds > 0) return;
+    names.set(id, isKnown ? who(id).filter((name) => name !== userId) : [...who(id), userId]);
+    onChange();
+  }
+}
