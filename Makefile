@@ -20,6 +20,9 @@ TEST_PACKAGES := chromium curl nginx haproxy libfaketime
 # Wanted where Debian has them.
 OPTIONAL_TEST_PACKAGES := libnginx-mod-nchan
 
+PAGE := frontend/demo/dist/index.html
+PAGE_SOURCES = $(shell find frontend/demo frontend/lib frontend/hooks -name dist -prune -o -type f -print)
+
 # `make dev` needs no test tools, and a tree that has them keeps them.
 ifneq ($(wildcard .venv/.dev-synced),)
 LOCK := backend/requirements-dev.lock
@@ -32,9 +35,16 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 .PHONY: dev
-dev: .venv/.synced ## Start the server with its own PostgreSQL and Valkey
+dev: .venv/.synced ## Start the server with its own PostgreSQL and Valkey, and the demo chat
+	@$(MAKE) --no-print-directory page || echo "make dev: the server starts all the same."
 	@# exec: a child of make would outlive a killed make
 	@exec $(BIN)/gapless dev
+
+.PHONY: page
+page: ## Build the demo chat that the development server shows at /
+	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a < 20 || (a == 20 && b < 19) ? 1 : 0)' 2> /dev/null \
+		|| { echo "The demo chat needs Node 20.19 or newer, with npm, on the PATH."; exit 1; }
+	@$(MAKE) --no-print-directory $(PAGE)
 
 .PHONY: test
 test: lint ## Lint, check types, run every test
@@ -95,9 +105,20 @@ compare: .venv/.synced ## Measure Gapless beside its peers, in turn (make bench-
 
 .PHONY: clean
 clean: ## Remove the environment and caches; keeps the data in .gapless/
-	rm -rf .venv .gapless/tools dist backend/dist
+	rm -rf .venv .gapless/tools dist backend/dist frontend/demo/dist
 	find . -name node_modules -prune -o \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache \
 		-o -name .pytest_cache -o -name .hypothesis \) -print0 | xargs -0 rm -rf
+
+# --no-save: an installation never rewrites the lock. No package here needs a script of its own.
+frontend/node_modules/.installed: frontend/package.json frontend/package-lock.json
+	@echo "Installing what the demo chat is built with ..."
+	@cd frontend && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(PAGE): frontend/node_modules/.installed $(PAGE_SOURCES)
+	@echo "Building the demo chat ..."
+	@cd frontend && node_modules/.bin/vite build --config demo/vite.config.ts --logLevel warn
+	@touch $@
 
 # uv pip sync removes what is not in the lock, the editable install too, which therefore follows it.
 define sync

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi import FastAPI
 
 from app import __version__, startup
-from app.api import error_handlers, openapi
+from app.api import demo_page, error_handlers, openapi
 from app.api.deps import Services
 from app.api.edge import Edge
 from app.api.paths import API_PREFIX, SEND_PATH, STREAM_PATH
@@ -57,6 +57,7 @@ class Gapless:
         self.api.include_router(probes.router)
         if dev.is_offered(settings):
             self.api.include_router(dev.router)
+            demo_page.install(self.api)
         error_handlers.install(self.api)
         openapi.install(self.api, settings)
         self._direct: dict[tuple[str | None, str | None], ASGIApp] = {}  # ahead of FastAPI's stack

@@ -13,6 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from app import development, serving
+from app.api import demo_page
 from app.auth import mint_token
 from app.commands import demo
 from app.db.migrate import migrate
@@ -142,6 +143,7 @@ def _print_banner(ready: _Ready, *, trouble: str | None) -> None:
 def _facts(ready: _Ready) -> list[tuple[str, str]]:
     facts = [
         ("Gapless", ready.url),
+        ("Demo chat", f"{ready.url}/" if demo_page.is_built() else demo_page.NOT_BUILT),
         ("API docs", f"{ready.url}/docs"),
         ("Data", f"{ready.folder} (remove it to start anew)"),
     ]

@@ -1,0 +1,89 @@
+import { useCallback, useMemo, useRef, useState, useSyncExternalStore } from "react";
+import { useChat } from "../chat";
+import { healthOf } from "../health";
+import type { Person } from "../people";
+import { openSession } from "../session";
+import { Conversation } from "./Conversation";
+import { Details } from "./Details";
+import { EmptyConversation } from "./EmptyConversation";
+import { NewChat } from "./NewChat";
+import { Notice } from "./Notice";
+import { PaneBar } from "./PaneBar";
+import { Sidebar } from "./Sidebar";
+
+interface PaneProps {
+  readonly person: Person;
+  readonly open: readonly Person[];
+  readonly onAdd: (person: Person) => void;
+  readonly onClose: (person: Person) => void;
+}
+
+type OpenSheet = "new" | "details" | null;
+
+/** The chat of one person: list and conversation, over a connection of its own. */
+export function Pane({ person, open, onAdd, onClose }: PaneProps) {
+  const session = useMemo(() => openSession(person), [person]);
+  const isWhole = useSyncExternalStore(session.wire.subscribe, session.wire.isWhole);
+  const chat = useChat(session);
+  const drafts = useRef(new Map<string, string>()).current;
+  const [openId, setOpenId] = useState<string | null>(null);
+  const [sheet, setSheet] = useState<OpenSheet>(null);
+  const conversation = chat.conversations.find(({ id }) => id === openId);
+  const health = healthOf(chat.status, { isWhole, waiting: chat.queued });
+  const pane = useRef<HTMLElement>(null);
+
+  const closeSheet = useCallback(() => setSheet(null), []);
+  const back = useCallback(() => {
+    const item = `[data-conversation="${CSS.escape(openId ?? "")}"]`;
+    setOpenId(null);
+    requestAnimationFrame(() => pane.current?.querySelector<HTMLElement>(item)?.focus());
+  }, [openId]);
+  const show = useCallback((id: string) => {
+    setSheet(null);
+    setOpenId(id);
+    // Where there is no keyboard on the screen that would come up, writing can begin at once.
+    if (matchMedia("(pointer: fine)").matches) {
+      requestAnimationFrame(() => pane.current?.querySelector<HTMLElement>(".composer textarea")?.focus());
+    }
+  }, []);
+
+  return (
+    <section ref={pane} className="pane" aria-label={`Chats of ${person.name}`}>
+      <div className="pane-inner" inert={sheet !== null}>
+        <PaneBar
+          person={person}
+          open={open}
+          health={health}
+          isWhole={isWhole}
+          onWire={(next) => {
+            session.wire.set(next);
+            if (next) chat.reconnect();
+          }}
+          onAdd={onAdd}
+          onClose={onClose}
+        />
+        <Notice chat={chat} isWhole={isWhole} />
+        <div className="chat" data-shows={conversation === undefined ? "list" : "conversation"}>
+          <Sidebar chat={chat} me={person.id} openId={openId} drafts={drafts} onOpen={show} onNew={() => setSheet("new")} />
+          {conversation === undefined ? (
+            <EmptyConversation hasChats={chat.conversations.length > 0} />
+          ) : (
+            <Conversation
+              key={conversation.id}
+              chat={chat}
+              me={person.id}
+              conversation={conversation}
+              drafts={drafts}
+              onBack={back}
+              onDetails={() => setSheet("details")}
+            />
+          )}
+        </div>
+      </div>
+      {sheet === "new" && <NewChat chat={chat} me={person.id} onStarted={show} onClose={closeSheet} />}
+      {sheet === "details" && conversation !== undefined && (
+        <Details chat={chat} me={person.id} conversation={conversation} onClose={closeSheet} />
+      )}
+    </section>
+  );
+}
