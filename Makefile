@@ -44,7 +44,7 @@ dev: .venv/.synced ## Start the server with its own PostgreSQL and Valkey, and t
 page: ## Build the demo chat that the development server shows at /
 	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a < 20 || (a == 20 && b < 19) ? 1 : 0)' 2> /dev/null \
 		|| { echo "The demo chat needs Node 20.19 or newer, with npm, on the PATH."; exit 1; }
-	@$(MAKE) --no-print-directory $(PAGE)
+	@$(MAKE) --no-print-directory --silent $(PAGE)
 
 .PHONY: test
 test: lint ## Lint, check types, run every test
@@ -112,7 +112,7 @@ clean: ## Remove the environment and caches; keeps the data in .gapless/
 # --no-save: an installation never rewrites the lock. No package here needs a script of its own.
 frontend/node_modules/.installed: frontend/package.json frontend/package-lock.json
 	@echo "Installing what the demo chat is built with ..."
-	@cd frontend && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cd frontend && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error > /dev/null
 	@touch $@
 
 $(PAGE): frontend/node_modules/.installed $(PAGE_SOURCES)

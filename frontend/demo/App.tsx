@@ -38,7 +38,8 @@ export function App() {
   if (people === null) return null;
   if (people.length === 0) return <SignIn onChoose={show} />;
   return (
-    <div className="app">
+    <main className="app">
+      <h1 className="unseen">Gapless</h1>
       {people.length > 1 && (
         <nav className="pane-tabs" aria-label="People">
           {people.map((person, index) => (
@@ -63,7 +64,7 @@ export function App() {
           <Pane key={person.id} person={person} open={people} onAdd={add} onClose={close} />
         ))}
       </div>
-    </div>
+    </main>
   );
 }
 

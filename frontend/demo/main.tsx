@@ -6,8 +6,10 @@ import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/signIn.css";
 import "./styles/panes.css";
+import "./styles/menu.css";
 import "./styles/list.css";
 import "./styles/conversation.css";
+import "./styles/message.css";
 import "./styles/composer.css";
 import "./styles/sheet.css";
 

@@ -7,7 +7,7 @@ import { IconButton } from "./IconButton";
 export type Intent =
   | { readonly kind: "new" }
   | { readonly kind: "reply"; readonly messageId: string; readonly to: string; readonly excerpt: string }
-  | { readonly kind: "edit"; readonly messageId: string; readonly content: string };
+  | { readonly kind: "edit"; readonly messageId: string; readonly content: string; readonly words?: string };
 
 interface ComposerProps {
   readonly title: string;
@@ -25,7 +25,7 @@ const COUNT_FROM = 9_500;
 
 export function Composer(props: ComposerProps) {
   const { title, intent, draft, onDraft, onSubmit, onCancel, onEditLast, onTyping } = props;
-  const [text, setText] = useState(intent.kind === "edit" ? intent.content : draft);
+  const [text, setText] = useState(intent.kind === "edit" ? (intent.words ?? intent.content) : draft);
   const [picker, setPicker] = useState<HTMLElement | null>(null);
   const field = useRef<HTMLTextAreaElement>(null);
   const length = text.length > COUNT_FROM ? [...text].length : 0;

@@ -1,6 +1,6 @@
-import { useCallback, useRef, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 import type { Conversation as ConversationData } from "../../lib/types";
-import type { Chat } from "../chat";
+import { sentenceOf, type Chat } from "../chat";
 import { peerOf, peopleOf, titleOf } from "../conversations";
 import { nameOf } from "../people";
 import { firstNameOf, listOf } from "../text/names";
@@ -28,6 +28,7 @@ const NEW: Intent = { kind: "new" };
 /** One conversation, open. It is built anew for another one: nothing is carried over. */
 export function Conversation({ chat, me, conversation, drafts, onBack, onDetails }: ConversationProps) {
   const { id } = conversation;
+  const { setTyping, loadOlder } = chat;
   const messages = chat.messages(id);
   const title = titleOf(conversation, me);
   const [intent, setIntent] = useState<Intent>(NEW);
@@ -37,19 +38,32 @@ export function Conversation({ chat, me, conversation, drafts, onBack, onDetails
   const { readBefore, setAtEnd, clear } = useReading(conversation, chat.markRead);
 
   const focusField = useCallback(() => field.current?.querySelector("textarea")?.focus(), []);
-  const actions = useMessageActions(chat, { me, setIntent, setVisiting, find });
-  const onTyping = useCallback((isTyping: boolean) => chat.setTyping(id, isTyping), [chat.setTyping, id]);
+  useEffect(() => {
+    // Writing can begin at once, but not where the keyboard would come up and hide the messages.
+    if (matchMedia("(pointer: fine)").matches) focusField();
+  }, [focusField]);
+  const [trouble, setTrouble] = useState<string | null>(null);
+  const attempt = useCallback((what: string, work: Promise<unknown>) => {
+    setTrouble(null);
+    work.catch((error: unknown) => setTrouble(`${what} ${sentenceOf(error)}`));
+  }, []);
+  const actions = useMessageActions(chat, { me, setIntent, setVisiting, find, attempt });
+  const onTyping = useCallback((isTyping: boolean) => setTyping(id, isTyping), [setTyping, id]);
   const typing = chat.typing(id);
   const typingNames = conversation.members.filter((each) => typing.includes(each.id)).map((each) => firstNameOf(nameOf(each)));
 
   const isLoaded = chat.hasLoaded(id) || messages.length > 0;
   const onVisited = useCallback(() => setVisiting(null), []);
-  const loadOlder = useCallback(() => chat.loadOlder(id), [chat.loadOlder, id]);
+  const onLoadOlder = useCallback(() => loadOlder(id), [loadOlder, id]);
 
   const submit = (text: string) => {
     setIntent(NEW);
     if (intent.kind === "edit") {
-      if (text !== intent.content) void chat.edit(intent.messageId, text);
+      requestAnimationFrame(focusField);
+      if (text === intent.content) return;
+      const saved = chat.edit(intent.messageId, text);
+      attempt("The change is not saved.", saved);
+      saved.catch(() => setIntent({ ...intent, words: text })); // what was written is not lost
     } else {
       clear();
       void chat.send({ conversationId: id, content: text, ...(intent.kind === "reply" && { replyToId: intent.messageId }) });
@@ -61,7 +75,7 @@ export function Conversation({ chat, me, conversation, drafts, onBack, onDetails
   };
 
   return (
-    <section className="conversation" aria-label={title}>
+    <div className="conversation" role="group" aria-label={title}>
       <header className="conversation-head">
         <IconButton className="only-narrow" icon="back" label="Back to the list" onClick={onBack} />
         <button type="button" className="conversation-title" aria-haspopup="dialog" onClick={onDetails}>
@@ -87,7 +101,7 @@ export function Conversation({ chat, me, conversation, drafts, onBack, onDetails
           actions={actions}
           visiting={visiting}
           onVisited={onVisited}
-          onLoadOlder={loadOlder}
+          onLoadOlder={onLoadOlder}
           onAtEnd={setAtEnd}
           onLeave={focusField}
         />
@@ -111,6 +125,12 @@ export function Conversation({ chat, me, conversation, drafts, onBack, onDetails
             </>
           )}
         </p>
+        {trouble !== null && (
+          <div className="trouble composer-trouble" role="alert">
+            <p>{trouble}</p>
+            <IconButton icon="close" label="Close" onClick={() => setTrouble(null)} />
+          </div>
+        )}
         <Composer
           key={intent.kind === "edit" ? intent.messageId : "new"}
           title={title}
@@ -126,6 +146,6 @@ export function Conversation({ chat, me, conversation, drafts, onBack, onDetails
           onTyping={onTyping}
         />
       </div>
-    </section>
+    </div>
   );
 }

@@ -20,7 +20,7 @@ interface ConversationListProps {
 export function ConversationList(props: ConversationListProps) {
   const { conversations, me, openId, drafts, typing, hasMore, onMore, onOpen } = props;
   return (
-    <nav className="conversations" aria-label="Conversations">
+    <div className="conversations" role="group" aria-label="Conversations">
       <ul>
         {conversations.map((conversation) => (
           <li key={conversation.id}>
@@ -40,7 +40,7 @@ export function ConversationList(props: ConversationListProps) {
           Older chats
         </button>
       )}
-    </nav>
+    </div>
   );
 }
 

@@ -13,12 +13,13 @@ interface DetailsProps {
   readonly me: string;
   readonly conversation: Conversation;
   readonly onClose: () => void;
+  readonly onLeft: () => void;
 }
 
 const FOR_EVER = "9999-12-31T00:00:00Z";
 
 /** The name and the members of a group, and what one has set for oneself. */
-export function Details({ chat, me, conversation, onClose }: DetailsProps) {
+export function Details({ chat, me, conversation, onClose, onLeft }: DetailsProps) {
   const title = titleOf(conversation, me);
   const isGroup = conversation.kind === "group";
   const [trouble, setTrouble] = useState<string | null>(null);
@@ -65,7 +66,7 @@ export function Details({ chat, me, conversation, onClose }: DetailsProps) {
           <button
             type="button"
             className="button danger"
-            onClick={() => attempt(chat.removeMember(conversation.id, me).then(onClose))}
+            onClick={() => attempt(chat.removeMember(conversation.id, me).then(onLeft))}
           >
             Leave the group
           </button>
@@ -138,10 +139,10 @@ function Members({ chat, me, conversation, attempt }: MembersProps) {
                   <button
                     type="button"
                     className="button small"
-                    aria-label={member.role === "owner" ? `Make ${name} an ordinary member` : `Make ${name} an owner`}
+                    aria-label={`${member.role === "owner" ? "Make member" : "Make owner"}: ${name}`}
                     onClick={() => attempt(chat.putMember(id, member.id, member.role === "owner" ? "member" : "owner"))}
                   >
-                    {member.role === "owner" ? "Not owner" : "Owner"}
+                    {member.role === "owner" ? "Make member" : "Make owner"}
                   </button>
                   <IconButton
                     icon="close"

@@ -1,8 +1,15 @@
 import type { Chat } from "../chat";
 import { Icon } from "./Icon";
 
+interface NoticeProps {
+  readonly chat: Chat;
+  readonly isWhole: boolean;
+  /** The title of the conversation that was open until the reader was removed from it. */
+  readonly gone: string | null;
+}
+
 /** What the connection means for the reader: nothing while all is well. */
-export function Notice({ chat, isWhole }: { readonly chat: Chat; readonly isWhole: boolean }) {
+export function Notice({ chat, isWhole, gone }: NoticeProps) {
   if (chat.status === "unauthorized") {
     return (
       <div className="notice is-bad" role="alert">
@@ -30,6 +37,16 @@ export function Notice({ chat, isWhole }: { readonly chat: Chat; readonly isWhol
       </div>
     );
   }
+  if (gone !== null) {
+    return (
+      <div className="notice" role="status">
+        <Icon name="people" />
+        <p>
+          You are no longer a member of <bdi>{gone}</bdi>.
+        </p>
+      </div>
+    );
+  }
   if (chat.caughtUp !== null) {
     return (
       <div className="notice is-good">
@@ -42,6 +59,6 @@ export function Notice({ chat, isWhole }: { readonly chat: Chat; readonly isWhol
 }
 
 function sentenceOf(count: number): string {
-  if (count === 0) return "Back again. Nothing was missed.";
+  if (count === 0) return "Back again. Nobody wrote meanwhile.";
   return count === 1 ? "Back again. One message came meanwhile." : `Back again. ${count} messages came meanwhile.`;
 }

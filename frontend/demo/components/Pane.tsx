@@ -1,5 +1,6 @@
 import { useCallback, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import { useChat } from "../chat";
+import { titleOf } from "../conversations";
 import { healthOf } from "../health";
 import type { Person } from "../people";
 import { openSession } from "../session";
@@ -29,22 +30,20 @@ export function Pane({ person, open, onAdd, onClose }: PaneProps) {
   const [openId, setOpenId] = useState<string | null>(null);
   const [sheet, setSheet] = useState<OpenSheet>(null);
   const conversation = chat.conversations.find(({ id }) => id === openId);
+  const gone = useGone(openId, conversation === undefined ? null : titleOf(conversation, person.id));
   const health = healthOf(chat.status, { isWhole, waiting: chat.queued });
   const pane = useRef<HTMLElement>(null);
 
   const closeSheet = useCallback(() => setSheet(null), []);
   const back = useCallback(() => {
     const item = `[data-conversation="${CSS.escape(openId ?? "")}"]`;
+    setSheet(null);
     setOpenId(null);
     requestAnimationFrame(() => pane.current?.querySelector<HTMLElement>(item)?.focus());
   }, [openId]);
   const show = useCallback((id: string) => {
     setSheet(null);
     setOpenId(id);
-    // Where there is no keyboard on the screen that would come up, writing can begin at once.
-    if (matchMedia("(pointer: fine)").matches) {
-      requestAnimationFrame(() => pane.current?.querySelector<HTMLElement>(".composer textarea")?.focus());
-    }
   }, []);
 
   return (
@@ -60,9 +59,9 @@ export function Pane({ person, open, onAdd, onClose }: PaneProps) {
             if (next) chat.reconnect();
           }}
           onAdd={onAdd}
-          onClose={onClose}
+          onSignOut={() => void chat.signOut().finally(() => onClose(person))}
         />
-        <Notice chat={chat} isWhole={isWhole} />
+        <Notice chat={chat} isWhole={isWhole} gone={gone} />
         <div className="chat" data-shows={conversation === undefined ? "list" : "conversation"}>
           <Sidebar chat={chat} me={person.id} openId={openId} drafts={drafts} onOpen={show} onNew={() => setSheet("new")} />
           {conversation === undefined ? (
@@ -82,8 +81,17 @@ export function Pane({ person, open, onAdd, onClose }: PaneProps) {
       </div>
       {sheet === "new" && <NewChat chat={chat} me={person.id} onStarted={show} onClose={closeSheet} />}
       {sheet === "details" && conversation !== undefined && (
-        <Details chat={chat} me={person.id} conversation={conversation} onClose={closeSheet} />
+        <Details chat={chat} me={person.id} conversation={conversation} onClose={closeSheet} onLeft={back} />
       )}
     </section>
   );
+}
+
+/** The title of what was open and is no longer there, until something else is opened. */
+function useGone(openId: string | null, title: string | null): string | null {
+  const [last, setLast] = useState<{ id: string; title: string } | null>(null);
+  if (openId !== null && title !== null && (last?.id !== openId || last.title !== title)) {
+    setLast({ id: openId, title });
+  }
+  return openId !== null && title === null && last?.id === openId ? last.title : null;
 }

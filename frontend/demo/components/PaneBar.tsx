@@ -17,11 +17,11 @@ interface PaneBarProps {
   readonly isWhole: boolean;
   readonly onWire: (isWhole: boolean) => void;
   readonly onAdd: (person: Person) => void;
-  readonly onClose: (person: Person) => void;
+  readonly onSignOut: () => void;
 }
 
 /** Whose chat it is, how its connection is doing, and the switches of the demo. */
-export function PaneBar({ person, open, health, isWhole, onWire, onAdd, onClose }: PaneBarProps) {
+export function PaneBar({ person, open, health, isWhole, onWire, onAdd, onSignOut }: PaneBarProps) {
   const [menu, setMenu] = useState<HTMLElement | null>(null);
   const closeMenu = useCallback(() => setMenu(null), []);
   return (
@@ -57,9 +57,9 @@ export function PaneBar({ person, open, health, isWhole, onWire, onAdd, onClose 
           <Beside person={person} open={open} onAdd={onAdd} onDone={closeMenu} />
           <ThemeChoice />
           <div className="menu-line" />
-          <button type="button" className="menu-item" onClick={() => onClose(person)}>
+          <button type="button" className="menu-item" onClick={onSignOut}>
             <Icon name="close" />
-            {open.length > 1 ? "Close this chat" : "Sign out"}
+            Sign out
           </button>
         </Popover>
       )}

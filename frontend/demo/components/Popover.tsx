@@ -66,6 +66,7 @@ function place(popover: HTMLElement, anchor: HTMLElement): void {
 
 /** Arrow keys go from button to button: in a grid, up and down go to the nearest one in the next line. */
 function moveFocus(event: React.KeyboardEvent<HTMLElement>): void {
+  event.stopPropagation(); // React passes it on to what the anchor is in
   if (!event.key.startsWith("Arrow") || event.target instanceof HTMLInputElement) return;
   const buttons = [...event.currentTarget.querySelectorAll<HTMLElement>("button:not(:disabled)")];
   const from = buttons.indexOf(document.activeElement as HTMLElement);

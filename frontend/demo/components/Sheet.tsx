@@ -20,8 +20,14 @@ export function Sheet({ title, onClose, children }: SheetProps) {
     const before = document.activeElement as HTMLElement | null;
     box.current?.querySelector<HTMLElement>("[data-first]")?.focus();
     if (!box.current?.contains(document.activeElement)) box.current?.focus();
+    // The button that was pressed may go away with what it did: Escape and Tab still belong here then.
+    const kept = new MutationObserver(() => document.activeElement === document.body && box.current?.focus());
+    if (box.current !== null) kept.observe(box.current, { childList: true, subtree: true });
     return () => {
-      requestAnimationFrame(() => before?.isConnected && before.focus());
+      kept.disconnect();
+      requestAnimationFrame(() => {
+        if (document.activeElement === document.body && before?.isConnected) before.focus();
+      });
     };
   }, []);
 

@@ -1,4 +1,9 @@
-export type Piece = { readonly text: string; readonly href?: string };
+export interface Piece {
+  readonly text: string;
+  /** Where it begins. */
+  readonly at: number;
+  readonly href?: string;
+}
 
 const ADDRESS = /https?:\/\/[^\s<>"'`]{3,2000}/giu;
 const CLOSING_MARKS = /[.,;:!?…)\]}*_]+$/u;
@@ -11,11 +16,11 @@ export function piecesOf(text: string): readonly Piece[] {
     const address = withoutClosingMarks(match[0]);
     const href = webAddress(address);
     if (href === null) continue;
-    if (match.index > done) pieces.push({ text: text.slice(done, match.index) });
-    pieces.push({ text: address, href });
+    if (match.index > done) pieces.push({ text: text.slice(done, match.index), at: done });
+    pieces.push({ text: address, at: match.index, href });
     done = match.index + address.length;
   }
-  if (done < text.length) pieces.push({ text: text.slice(done) });
+  if (done < text.length) pieces.push({ text: text.slice(done), at: done });
   return pieces;
 }
 
