@@ -48,6 +48,7 @@ PREFLIGHT_HEADERS = [
 CONTENT_SECURITY_POLICY = b"default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")  # nothing that could break a header or a log line
 
+GONE = 499  # what nginx calls a client that hung up; nothing is sent
 SLOW_SECONDS = 1.0
 
 access_log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Edge:
         try:
             await self._answer(scope, headers, receive, response)
         except request_body.GoneError:
-            response.status = 499  # what nginx calls a client that hung up; nothing is sent
+            response.status = GONE
         except Exception as error:  # noqa: BLE001 - the last line: nothing may reach the server's own log
             if not isinstance(error, GaplessError):
                 log_defect("unexpected_error", error, request_id=request_id_of(scope))
@@ -180,7 +181,8 @@ def _record(scope: Scope, status: int | None, started_at: float) -> None:
     is_stream = route == STREAM_PATH
     if not is_stream:  # a stream lasts for half an hour and says nothing of speed
         observe(seconds)
-    is_ordinary = status is not None and status < HTTPStatus.BAD_REQUEST and (seconds < SLOW_SECONDS or is_stream)
+    is_well = status is not None and status < HTTPStatus.BAD_REQUEST and (seconds < SLOW_SECONDS or is_stream)
+    is_ordinary = is_well or (is_stream and status == GONE)  # a storm is full of clients that do not wait
     level = logging.DEBUG if is_ordinary else logging.INFO  # thousands of lines a second would cost more than sends
     if not access_log.isEnabledFor(level):
         return

@@ -29,6 +29,23 @@ async def test_a_message_to_few_leaves_in_the_same_turn():
     assert outlet.names == MANY[:SLICE]
 
 
+async def test_slices_are_as_small_after_an_overflow_as_before():
+    outlet = Channels()
+    publisher = Publisher(outlet)
+    crowd = [f"user{number}" for number in range(MAX_BACKLOG + 1000)]
+    for _ in range(10):
+        publisher.read_again(crowd[:1000])  # leaves a slice behind
+        publisher.read_again(crowd)  # past the bound: everything at once
+    publisher.read_again(crowd[: 20 * SLICE])
+    turns: list[int] = []
+    async with asyncio.timeout(5):
+        while len(outlet.names) < 10 * (1000 + len(crowd)) + 20 * SLICE:
+            before = len(outlet.names)
+            await asyncio.sleep(0)
+            turns.append(len(outlet.names) - before)
+    assert max(turns) == SLICE
+
+
 async def test_a_message_to_many_lets_others_run_and_what_is_published_later_stays_behind_it():
     outlet = Channels()
     publisher = Publisher(outlet)

@@ -183,3 +183,31 @@ async def test_heads_are_taken_in_the_order_of_their_users(world: World, sends: 
     assert {outcome.outcome for outcome in outcomes} == {"created"}
     taken = {first, second} if sends > 1 else {first}
     assert set(users) - set(still_free) - {held} == taken
+
+
+async def test_a_conversation_that_is_hidden_while_a_send_is_under_way_stays_hidden_only_after_it(world: World):
+    """A new message shows it again; a send has looked for who hides it before it commits."""
+    ann, bob = await world.users("ann", "bob")
+    group = await world.group(ann, bob)
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1) AND wait_event_type = 'Lock'"
+    async with writers(world, 2) as (holder, writer):
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute(
+            "SELECT FROM members WHERE conversation_id = $1 AND user_id = $2 FOR UPDATE", group.id, ann
+        )
+        sending = asyncio.create_task(
+            send_batch(writer, [new_send(ann, conversation_id=group.id)], lock_timeout_ms=2000)
+        )
+        async with asyncio.timeout(2):
+            while not await world.database.fetchval(waits, [writer.get_server_pid()]):
+                await asyncio.sleep(0.005)
+        hiding = asyncio.create_task(world.conversations.change_own_settings(bob, group.id, hidden=True))
+        done, _ = await asyncio.wait({hiding}, timeout=0.3)
+        assert not done, "it waits for the send"
+        await transaction.rollback()
+        assert [outcome.outcome for outcome in await sending] == ["created"]
+        await hiding
+    assert await world.database.fetchval(
+        "SELECT hidden FROM members WHERE conversation_id = $1 AND user_id = $2", group.id, bob
+    )

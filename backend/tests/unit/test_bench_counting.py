@@ -113,7 +113,6 @@ def test_a_resync_of_changes_moves_no_cursor_and_hides_no_hole():
     assert faults(counter) == {"resyncs": 1, "lost": 1}
 
 
-
 def test_a_stream_that_comes_back_must_go_on_where_it_was():
     counter = opened()
     counter.feed(wire(1, 2, 3))

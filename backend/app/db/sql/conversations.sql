@@ -55,9 +55,11 @@ UPDATE conversations SET title = $2, rev = rev + 1 WHERE id = $1 RETURNING rev
 
 -- name: set_own_settings
 -- Change how one member sees a conversation; gives a row only if that changes anything. A setting is
--- left alone unless its flag ($3, $5) is true.
-UPDATE members SET muted_until = CASE WHEN $3 THEN $4 ELSE muted_until END,
-                   hidden = CASE WHEN $5 THEN $6 ELSE hidden END
-WHERE user_id = $1 AND conversation_id = $2
-  AND (($3 AND muted_until IS DISTINCT FROM $4) OR ($5 AND hidden IS DISTINCT FROM $6))
-RETURNING muted_until, hidden
+-- left alone unless its flag ($3, $5) is true. Waits for a send that is under way: that one has looked already
+-- for whom to show the conversation again.
+UPDATE members AS m SET muted_until = CASE WHEN $3 THEN $4 ELSE m.muted_until END,
+                        hidden = CASE WHEN $5 THEN $6 ELSE m.hidden END
+FROM (SELECT id FROM conversations WHERE id = $2 FOR SHARE) AS c
+WHERE m.user_id = $1 AND m.conversation_id = c.id
+  AND (($3 AND m.muted_until IS DISTINCT FROM $4) OR ($5 AND m.hidden IS DISTINCT FROM $6))
+RETURNING m.muted_until, m.hidden

@@ -54,6 +54,7 @@ class Publisher:
         self._outlet = outlet
         self._backlog: deque[tuple[Iterator[Addressed], int]] = deque()  # what did not fit in, and all after it
         self._waiting = 0  # frames in the backlog
+        self._is_scheduled = False  # the next slice
 
     def new_message(self, message: events.Message, *, database_epoch: str, recipients: Numbered) -> None:
         """Announce a committed message; `recipients` holds each member's inbox seq of it."""
@@ -119,9 +120,15 @@ class Publisher:
             room = max(0, room - published)
             if published < count:
                 self._backlog.appendleft((frames, count - published))
-                # Behind this slice's flush and before its answers: `drained` of the outlet sees no pause in between.
-                asyncio.get_running_loop().call_soon(self._publish_slice)
+                if not self._is_scheduled:
+                    self._is_scheduled = True
+                    # Behind this slice's flush and before its answers: `drained` of the outlet sees no pause.
+                    asyncio.get_running_loop().call_soon(self._publish_later)
                 return
+
+    def _publish_later(self) -> None:
+        self._is_scheduled = False
+        self._publish_slice()
 
 
 class _Held:
