@@ -23,6 +23,9 @@ OPTIONAL_TEST_PACKAGES := libnginx-mod-nchan
 PAGE := frontend/demo/dist/index.html
 PAGE_SOURCES = $(shell find frontend/demo frontend/lib frontend/hooks -name dist -prune -o -type f -print)
 
+HAS_NODE := node -e 'const [a, b] = process.versions.node.split("."); process.exit(a < 20 || (a == 20 && b < 19) ? 1 : 0)' \
+	2> /dev/null
+
 # `make dev` needs no test tools, and a tree that has them keeps them.
 ifneq ($(wildcard .venv/.dev-synced),)
 LOCK := backend/requirements-dev.lock
@@ -42,14 +45,24 @@ dev: .venv/.synced ## Start the server with its own PostgreSQL and Valkey, and t
 
 .PHONY: page
 page: ## Build the demo chat that the development server shows at /
-	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a < 20 || (a == 20 && b < 19) ? 1 : 0)' 2> /dev/null \
-		|| { echo "The demo chat needs Node 20.19 or newer, with npm, on the PATH."; exit 1; }
+	@$(HAS_NODE) || { echo "The demo chat needs Node 20.19 or newer, with npm, on the PATH."; exit 1; }
 	@$(MAKE) --no-print-directory --silent $(PAGE)
 
 .PHONY: test
-test: lint ## Lint, check types, run every test
+test: lint test-frontend ## Lint, check types, run every test
 	@code=0; $(PYTEST) || code=$$?; \
 	if [ $$code -eq 5 ]; then echo "make test: no test ran."; fi; exit $$code
+
+.PHONY: test-frontend
+test-frontend: ## Lint, test and build the client library, the hook and the demo chat
+	@if $(HAS_NODE); then $(MAKE) --no-print-directory .frontend-tested; \
+	elif [ "$${CI:-}" = true ]; then echo "make test: the front end needs Node 20.19 or newer, with npm."; exit 1; \
+	else echo "make test: skipped, for want of Node 20.19 or newer: lint, tests and build of frontend/."; fi
+
+.PHONY: .frontend-tested
+.frontend-tested: frontend/node_modules/.installed
+	cd frontend && npm run --silent lint && npm test --silent && npm run --silent build
+	@$(MAKE) --no-print-directory page
 
 .PHONY: lint
 lint: .venv/.dev-synced ## Check style and types
@@ -105,7 +118,7 @@ compare: .venv/.synced ## Measure Gapless beside its peers, in turn (make bench-
 
 .PHONY: clean
 clean: ## Remove the environment and caches; keeps the data in .gapless/
-	rm -rf .venv .gapless/tools dist backend/dist frontend/demo/dist
+	rm -rf .venv .gapless/tools dist backend/dist frontend/dist frontend/demo/dist
 	find . -name node_modules -prune -o \( -name __pycache__ -o -name .mypy_cache -o -name .ruff_cache \
 		-o -name .pytest_cache -o -name .hypothesis \) -print0 | xargs -0 rm -rf
 

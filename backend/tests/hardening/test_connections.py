@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from contextlib import suppress
 
@@ -280,3 +281,21 @@ async def test_a_drain_that_begins_while_streams_open_refuses_none_of_them_for_e
     assert answered
     assert {text.split(b"\r\n")[0] for text in answered} == {b"HTTP/1.1 200 OK"}
     assert all(b"retry: " in text and text.endswith(END_OF_RESPONSE) for text in answered)
+
+
+async def test_clients_that_give_up_before_it_is_their_turn_are_no_lines_in_the_log(server, open_stream, connect):
+    """Protocol 4.1: a storm is full of them; a line each would cost more than the streams."""
+    user = new_user("ann")
+    await server.know(user)
+    waiting = [await connect(server, b"") for _ in range(200)]
+    await open_stream(server, user)  # by then all of them are accepted
+    server.signal(signal.SIGSTOP)
+    for raw in waiting:
+        raw.write(stream_request(user))
+    server.signal(signal.SIGCONT)
+    for raw in waiting:
+        raw.reset()
+    await open_stream(server, user)
+    log = server.log.read_text()
+    assert sum("request" in line and "stream" in line for line in log.splitlines()) < 10
+    assert "Traceback" not in log
