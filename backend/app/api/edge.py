@@ -76,6 +76,8 @@ class Edge:
         response = _Response(send, self._headers(headers, request_id), is_api=scope["path"].startswith("/api/"))
         try:
             await self._answer(scope, headers, receive, response)
+            if response.status is None:  # nobody was left to be answered
+                response.status = GONE
         except request_body.GoneError:
             response.status = GONE
         except Exception as error:  # noqa: BLE001 - the last line: nothing may reach the server's own log

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app import events
 from app.api.error_handlers import problem_of
-from app.api.request_body import GoneError
 from app.api.routes.stream_fallback import SendWire
 from app.errors import FieldError, GaplessError, InvalidRequestError, UnauthorizedError, UnavailableError
 from app.observability import log_defect
@@ -67,12 +66,12 @@ class StreamEndpoint:
             wire = _wire_of(scope, send)
             await self._turnstile.passed(wire.has_gone)
             if wire.has_gone():
-                raise GoneError
+                return None
             principal, last = await self._admit(scope)
         except GaplessError as error:
             return await _turn_away(error, scope, send)
-        except ConnectionAbortedError as error:  # another request was waiting behind this one
-            raise GoneError from error
+        except ConnectionAbortedError:  # another request was waiting behind this one
+            return None
         scope.setdefault("state", {})["user_id"] = principal.user_id
         stream = Stream(
             principal.user_id,
