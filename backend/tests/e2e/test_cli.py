@@ -11,9 +11,9 @@ import asyncpg
 import httpx2
 import pytest
 
-from app.embedded_process import free_port
 from app.schemas.events import stream_event
 from tests.support.commands import children_of, dev_server, eventually, processes_below, run, running
+from tests.support.ports import free_port, free_ports
 from tests.support.servers import JWT_SECRET, Server
 
 pytestmark = [
@@ -165,7 +165,8 @@ async def test_a_setting_that_is_not_usable_is_one_sentence_and_78(tmp_path: Pat
 
 
 async def test_a_killed_worker_is_replaced_and_all_drain_together(tmp_path: Path, database_url: str, valkey):
-    port, metrics_port = free_port(), free_port()
+    port = free_port()
+    metrics_port, _ = free_ports(2)
     settings = {
         "DATABASE_URL": database_url,
         "REDIS_URL": valkey.url,

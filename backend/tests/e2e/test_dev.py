@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from app.auth import mint_token
-from app.embedded_process import free_port
 from tests.support.commands import dev_server, eventually, processes_below, run, running, servers_below
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.e2e,

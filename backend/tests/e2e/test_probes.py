@@ -8,7 +8,7 @@ import pytest
 
 from app.db.migrate import migrate
 from app.embedded import start_postgres
-from app.embedded_process import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

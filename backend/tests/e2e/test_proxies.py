@@ -21,8 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from app.embedded_process import free_port
 from tests.support.commands import run
+from tests.support.ports import free_port
 from tests.support.servers import JWT_SECRET, Server, new_user, token_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
