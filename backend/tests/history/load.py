@@ -33,11 +33,18 @@ class Load:
         self._away: set[tuple[int, str]] = set()
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._open: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Begin nothing more of the plan."""
+        self._is_stopped = True
 
     async def run(self) -> None:
-        """Play the plan; what is unanswered at its end goes on."""
+        """Play the plan to its end or until stopped; what is unanswered then goes on."""
         started = time.monotonic()
         for act in self._plan.acts:
+            if self._is_stopped:
+                return
             late = time.monotonic() - started - act.at
             self.lag_seconds = max(self.lag_seconds, late)
             if late < 0:

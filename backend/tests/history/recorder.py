@@ -45,9 +45,6 @@ class Recorder:
     def loaded(self, device: str, message: Message) -> None:
         self.history.loads.append(Loaded(time.monotonic(), device, message))
 
-    def fault(self, what: str) -> None:
-        self.history.faults.append((time.monotonic(), what))
-
     def _message(self, data: bytes) -> Message:
         message = self._interned.get(data)
         if message is None:

@@ -139,8 +139,8 @@ class History:
     states: dict[str, dict[str, Message]] = field(default_factory=dict)
     # What REST says in the end, when all is healed and idle.
     store: list[Message] = field(default_factory=list)
-    # Faults, as (time, what was done): for reports and pictures.
-    faults: list[tuple[float, str]] = field(default_factory=list)
+    # Faults, as (from, to, what was done): for reports and pictures.
+    faults: list[tuple[float, float, str]] = field(default_factory=list)
 
 
 def parse_cursor(cursor: str | None) -> tuple[str | None, int | None]:

@@ -48,11 +48,18 @@ Faults = Callable[[Run], Awaitable[None]]
 
 
 async def play(
-    plan: Plan, stage: Stage, *, faults: Faults | None = None, hurry: float = 1, settle_seconds: float = 20
+    plan: Plan,
+    stage: Stage,
+    *,
+    faults: Faults | None = None,
+    hurry: float = 1,
+    settle_seconds: float = 20,
+    tail_seconds: float | None = None,
 ) -> History:
     """Run the plan with faults in between, and give what was seen.
 
     `faults` begins with the load and is cancelled at its end; it must leave everything healed, also then.
+    With `tail_seconds` it is the other way round: that long after `faults` has ended, the load does.
     Whatever has not come `settle_seconds` after the sentinels is left to the checker.
     """
     recorder = Recorder(History(plan.seed, stage.is_dense))
@@ -63,7 +70,7 @@ async def play(
         try:
             await _bounded((device.is_open.wait() for device in run.devices), OPEN_SECONDS, "devices do not open")
             load = Load(plan, rest, run.history, run.conversations)
-            await _load_with_faults(load, run, faults)
+            await _load_with_faults(load, run, faults, tail_seconds)
             await load.settle()
             await _sentinels(load, run, settle_seconds)
         finally:
@@ -115,10 +122,22 @@ def _start_devices(run: Run, hurry: float) -> list[asyncio.Task[None]]:
     return [asyncio.create_task(device.run()) for device in run.devices]
 
 
-async def _load_with_faults(load: Load, run: Run, faults: Faults | None) -> None:
-    nemesis = asyncio.ensure_future(faults(run) if faults is not None else asyncio.sleep(0))
+async def _load_with_faults(load: Load, run: Run, faults: Faults | None, tail_seconds: float | None) -> None:
+    async def until_over() -> None:
+        if faults is not None:
+            try:
+                await faults(run)
+            except Exception:
+                load.stop()
+                raise
+        if tail_seconds is not None:
+            await asyncio.sleep(tail_seconds)
+            load.stop()
+
+    nemesis = asyncio.ensure_future(until_over())
     try:
         await load.run()
+        assert tail_seconds is None or nemesis.done(), "the plan ended before the faults did"
     finally:
         nemesis.cancel()
         (outcome,) = await asyncio.gather(nemesis, return_exceptions=True)
