@@ -53,6 +53,29 @@ test: lint test-frontend ## Lint, check types, run every test
 	@code=0; $(PYTEST) || code=$$?; \
 	if [ $$code -eq 5 ]; then echo "make test: no test ran."; fi; exit $$code
 
+SCENARIOS := backend/tests/faults/scenarios
+FAULTS_RESULTS := .gapless/faults
+# One after the other: each has the machine for itself.
+PLAY = rm -rf $(FAULTS_RESULTS); code=0; FAULTS=whole FAULTS_RESULTS=$(CURDIR)/$(FAULTS_RESULTS) $(1) \
+	$(BIN)/pytest -q $(2) || code=$$?; $(REPORT) || true; exit $$code
+REPORT = PYTHONPATH=backend $(BIN)/python -m tests.faults.kit.report $(FAULTS_RESULTS)
+
+.PHONY: faults
+faults: .venv/.dev-synced ## Play every fault scenario at full size, in under an hour (MINUTES=20: as many as fit)
+	@$(call PLAY,FAULTS_MINUTES=$(MINUTES),$(SCENARIOS))
+
+.PHONY: nemesis
+nemesis: .venv/.dev-synced ## Play random faults for a while (MINUTES=30; SEED=... plays them again)
+	@$(call PLAY,NEMESIS_MINUTES=$(or $(MINUTES),30),$(SCENARIOS)/test_nemesis.py)
+
+.PHONY: soak
+soak: .venv/.dev-synced ## Hold thousands of streams and send for an hour (MINUTES=60)
+	@$(call PLAY,SOAK_MINUTES=$(or $(MINUTES),60),$(SCENARIOS)/test_soak.py)
+
+.PHONY: faults-docs
+faults-docs: .venv/.synced ## Write the last run of the scenarios into docs/reliability.md, with its pictures
+	@$(REPORT) docs/reliability.md
+
 .PHONY: test-frontend
 test-frontend: ## Lint, test and build the client library, the hook and the demo chat
 	@if $(HAS_NODE); then $(MAKE) --no-print-directory .frontend-tested; \

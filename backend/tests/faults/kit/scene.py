@@ -54,7 +54,7 @@ GATE = Scale(
 WHOLE = Scale("whole", Shape(sends_per_second=400, seconds=_LONG_SECONDS), heartbeat_seconds=10)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)  # a failed assertion prints what it compares, and this is a whole run
 class Played:
     """What a run came to. `answers` are the seconds of every acknowledged send."""
 
@@ -75,7 +75,7 @@ class Played:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Scene:
     """What a scenario gets. `number` and `title` are its row in docs/reliability.md."""
 
@@ -160,16 +160,17 @@ class Scene:
         assert may_resync or total.resyncs == 0, f"{total.resyncs} devices were told to reload"
         assert total.stored > 0
 
-    def write_result(self, *, passed: bool, why: str = "") -> None:
-        """Leave the row for docs/reliability.md, and the picture's data, in `results`."""
+    def write_result(self, *, why: str, **origin: object) -> None:
+        """Leave the row for docs/reliability.md, and the picture's data, in `results`; `why` it failed, if so."""
         row: dict[str, Any] = {
             "number": self.number,
             "title": self.title,
             "expect": self.expect,
             "scale": self.scale.name,
             "seed": self.seed,
-            "passed": passed,
+            "passed": not why,
             "why": why,
+            **origin,
             "seconds": round(time.monotonic() - self._began_at, 1),
             "notes": self.notes,
         }

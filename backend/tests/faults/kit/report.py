@@ -1,0 +1,117 @@
+"""Results into words: `python -m tests.faults.kit.report RESULTS [DOCUMENT]`.
+
+Prints the table of what a run of scenarios found. With a document (docs/reliability.md) the table and the pictures
+of the interesting ones go there, between its markers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.faults.kit.picture import draw
+
+Row = dict[str, Any]
+BEGIN, END = "<!-- scenarios:begin -->", "<!-- scenarios:end -->"
+PICTURES = Path("images", "faults")
+
+
+def main(results: str, document: str | None = None) -> int:
+    """Print the table and, if wanted, write the document. Gives 1 when a scenario failed or none was played."""
+    rows = read(Path(results))
+    sys.stdout.write(as_text(rows))
+    if document is not None:
+        write(Path(document), rows)
+    return 0 if rows and all(row["passed"] for row in rows) else 1
+
+
+def read(results: Path) -> list[Row]:
+    """Every row that was left there, in the order of the catalogue."""
+    return sorted((json.loads(file.read_text()) for file in results.glob("*.json")), key=_order)
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """For a terminal: a line per scenario."""
+    lines = []
+    for row in rows:
+        verdict = "ok    " if row["passed"] else "FAILED"
+        figures = f"late {_late(row):>6}  answer {_answer(row):>6}" if row.get("summary") else " " * 28
+        lines.append(f"{verdict} {row['number']:<5} {row['seconds']:>5.0f} s  {figures}  {row['title']}")
+    failed = sum(not row["passed"] for row in rows)
+    total = sum(row["seconds"] for row in rows)
+    lines.append(f"{len(rows)} scenarios in {total / 60:.0f} minutes, {failed} failed")
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown(rows: Sequence[Row], pictured: Iterable[Row]) -> str:
+    """For the document: where and when, the table, the pictures."""
+    by_commit = sorted({row["commit"] for row in rows})
+    days = sorted({row["day"] for row in rows})
+    machines = sorted({row["machine"] for row in rows})
+    lines = [
+        f"{len(rows)} scenarios, {sum(row['passed'] for row in rows)} passed; {' to '.join({days[0], days[-1]})}, "
+        f"commit {', '.join(by_commit)}, {'; '.join(machines)}.",
+        "",
+        "| | scenario | expected, beside everything above | result | sends | deliveries | longest delay | "
+        "slowest answer | seed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        total = row.get("summary") or {}
+        cells = [
+            row["number"],
+            row["title"],
+            row["expect"] + _notes(row),
+            "held" if row["passed"] else "**broken**",
+            f"{total['sends']:,}" if total else "–",
+            f"{total['handed_over']:,}" if total else "–",
+            _late(row),
+            _answer(row),
+            str(row["seed"]) if total else "–",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    for row in pictured:
+        file = (PICTURES / f"{row['number']}.svg").as_posix()
+        lines += ["", f"![{row['number']}, {row['title']}: sends, deliveries and delays over time]({file})"]
+    return "\n".join(lines)
+
+
+def write(document: Path, rows: Sequence[Row]) -> None:
+    """Put the table and the pictures into the document, and the pictures beside it."""
+    pictured = [row for row in rows if row.get("pictured") and row.get("timeline")]
+    folder = document.parent / PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for row in pictured:
+        (folder / f"{row['number']}.svg").write_text(draw(row))
+    text = document.read_text()
+    assert text.count(BEGIN) == text.count(END) == 1, f"{document} has no place for the table"
+    made = f"{BEGIN}\n\n{as_markdown(rows, pictured)}\n\n{END}"
+    document.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: made, text, flags=re.DOTALL))
+
+
+def _order(row: Row) -> tuple[int, str]:
+    return int(re.findall(r"\d+", row["number"])[0]), row["number"]
+
+
+def _late(row: Row) -> str:
+    return f"{row['summary']['slowest_delivery_seconds']:.2f} s" if row.get("summary") else "–"
+
+
+def _answer(row: Row) -> str:
+    return f"{row['summary']['slowest_answer_seconds']:.2f} s" if row.get("summary") else "–"
+
+
+def _notes(row: Row) -> str:
+    said = "; ".join(f"{name}: {value:,g}" if isinstance(value, float | int) else f"{name}: {value}"
+                     for name, value in row.get("notes", {}).items())  # fmt: skip
+    return f" ({said})" if said else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
