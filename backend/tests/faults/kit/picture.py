@@ -1,4 +1,4 @@
-"""A run as a picture: what was sent, what arrived and how late, with the fault marked. SVG, for light and dark pages."""
+"""A run as a picture: what was sent, what arrived and how late, with the fault marked (SVG, light and dark)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,18 @@ text { font: 12px system-ui, sans-serif; fill: #52514e }
 """
 
 
+Values = Sequence[tuple[int, float]]  # (bucket, value)
+Place = Callable[[float], float]  # of a bucket or a value, in pixels
+Drawing = Callable[[Values, Place, Place], str]
+
+
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One quantity over time, as (bucket, value) pairs."""
+    """One quantity over time."""
 
     name: str
-    values: Sequence[tuple[int, float]]
-    draw: Callable[[Sequence[tuple[int, float]], Callable[[float], float], Callable[[float], float]], str]
+    values: Values
+    draw: Drawing
 
 
 def draw(row: dict[str, Any]) -> str:
@@ -67,12 +72,14 @@ def draw(row: dict[str, Any]) -> str:
     for place, panel in enumerate(panels):
         parts.append(_panel(panel, TOP + place * (PANEL_HEIGHT + GAP), x_of))
     step = next(step for step in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600) if whole / step <= 10)
-    for tick in range(0, math.floor(whole) + 1, step):
-        parts.append(f'<text x="{x_of(tick / seconds):.1f}" y="{bottom + 18}" text-anchor="middle">{tick} s</text>')
+    parts += [
+        f'<text x="{x_of(tick / seconds):.1f}" y="{bottom + 18}" text-anchor="middle">{tick} s</text>'
+        for tick in range(0, math.floor(whole) + 1, step)
+    ]
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _panel(panel: Panel, top: float, x_of: Callable[[float], float]) -> str:
+def _panel(panel: Panel, top: float, x_of: Place) -> str:
     highest = _rounded_up(max((value for _, value in panel.values), default=1.0))
     bottom = top + PANEL_HEIGHT
 
@@ -103,7 +110,7 @@ def _fault(left: float, right: float, bottom: float, name: str, *, is_named: boo
     return drawn
 
 
-def _line(values: Sequence[tuple[int, float]], x_of: Callable[[float], float], y_of: Callable[[float], float]) -> str:
+def _line(values: Values, x_of: Place, y_of: Place) -> str:
     known = dict(values)
     last = max(known, default=0)
     points = " ".join(f"{x_of(n + 0.5):.1f},{y_of(known.get(n, 0)):.1f}" for n in range(last + 1))

@@ -18,6 +18,8 @@ from tests.faults.kit.picture import draw
 Row = dict[str, Any]
 BEGIN, END = "<!-- scenarios:begin -->", "<!-- scenarios:end -->"
 PICTURES = Path("images", "faults")
+FIGURES = ("sends", "deliveries", "longest delay", "slowest answer", "seed")
+NONE = "-"  # a scenario without load
 
 
 def main(results: str, document: str | None = None) -> int:
@@ -49,31 +51,19 @@ def as_text(rows: Sequence[Row]) -> str:
 
 def as_markdown(rows: Sequence[Row], pictured: Iterable[Row]) -> str:
     """For the document: where and when, the table, the pictures."""
-    by_commit = sorted({row["commit"] for row in rows})
+    commits = ", ".join(sorted({row["commit"] for row in rows}))
     days = sorted({row["day"] for row in rows})
-    machines = sorted({row["machine"] for row in rows})
+    held = sum(row["passed"] for row in rows)
     lines = [
-        f"{len(rows)} scenarios, {sum(row['passed'] for row in rows)} passed; {' to '.join({days[0], days[-1]})}, "
-        f"commit {', '.join(by_commit)}, {'; '.join(machines)}.",
+        f"{len(rows)} scenarios, {held} held. {' to '.join(dict.fromkeys([days[0], days[-1]]))}, commit {commits}.",
+        f"Machine: {'; '.join(sorted({row['machine'] for row in rows}))}.",
         "",
-        "| | scenario | expected, beside everything above | result | sends | deliveries | longest delay | "
-        "slowest answer | seed |",
-        "|---|---|---|---|---|---|---|---|---|",
+        _cells("", "scenario", "expected, beside what always is", "result", *FIGURES),
+        _cells(*["---"] * (4 + len(FIGURES))),
     ]
     for row in rows:
-        total = row.get("summary") or {}
-        cells = [
-            row["number"],
-            row["title"],
-            row["expect"] + _notes(row),
-            "held" if row["passed"] else "**broken**",
-            f"{total['sends']:,}" if total else "–",
-            f"{total['handed_over']:,}" if total else "–",
-            _late(row),
-            _answer(row),
-            str(row["seed"]) if total else "–",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        verdict = "held" if row["passed"] else "**broken**"
+        lines.append(_cells(row["number"], row["title"], row["expect"] + _notes(row), verdict, *_figures(row)))
     for row in pictured:
         file = (PICTURES / f"{row['number']}.svg").as_posix()
         lines += ["", f"![{row['number']}, {row['title']}: sends, deliveries and delays over time]({file})"]
@@ -99,12 +89,23 @@ def _order(row: Row) -> tuple[int, str]:
     return int(re.findall(r"\d+", row["number"])[0]), row["number"]
 
 
+def _cells(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _figures(row: Row) -> list[str]:
+    total = row.get("summary")
+    if not total:
+        return [NONE] * len(FIGURES)
+    return [f"{total['sends']:,}", f"{total['handed_over']:,}", _late(row), _answer(row), str(row["seed"])]
+
+
 def _late(row: Row) -> str:
-    return f"{row['summary']['slowest_delivery_seconds']:.2f} s" if row.get("summary") else "–"
+    return f"{row['summary']['slowest_delivery_seconds']:.2f} s" if row.get("summary") else NONE
 
 
 def _answer(row: Row) -> str:
-    return f"{row['summary']['slowest_answer_seconds']:.2f} s" if row.get("summary") else "–"
+    return f"{row['summary']['slowest_answer_seconds']:.2f} s" if row.get("summary") else NONE
 
 
 def _notes(row: Row) -> str:
