@@ -1,8 +1,8 @@
 /** The client, as a React hook: effects and nothing else. */
 
-import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
+import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from "react";
 import { emptyState } from "../lib/client.ts";
-import { actionsOf, clientKey, leaseClient, type Lease } from "../lib/leases.ts";
+import { clientKey, createLease } from "../lib/leases.ts";
 import type { StreamOptions, UserMessageStream } from "../lib/types.ts";
 
 export type * from "../lib/types.ts";
@@ -17,36 +17,19 @@ const DISABLED = emptyState("closed");
 export function useUserMessageStream(options: StreamOptions): UserMessageStream {
   const { enabled = true } = options;
   const key = clientKey(options);
-  const latest = useRef(options);
-  const lease = useRef<Lease | null>(null);
+  const [lease] = useState(() => createLease(options));
 
-  useEffect(() => {
-    latest.current = options;
-    lease.current?.client.setToken(options.token);
-  });
+  useEffect(() => lease.update(options));
 
   const subscribe = useCallback(
-    (listener: () => void) => {
-      if (!enabled) return () => {};
-      const mine = leaseClient(key, latest.current);
-      lease.current = mine;
-      const stop = mine.client.subscribe(listener);
-      const ignore = mine.client.observe(() => latest.current);
-      return () => {
-        stop();
-        ignore();
-        mine.release();
-        lease.current = null;
-      };
-    },
-    [enabled, key],
+    (listener: () => void) => (enabled ? lease.take(key, listener) : () => {}),
+    [lease, enabled, key],
   );
   const before = enabled ? BEFORE : DISABLED;
   const state = useSyncExternalStore(
     subscribe,
-    () => lease.current?.client.getState() ?? before,
+    () => lease.getState() ?? before,
     () => before,
   );
-  const actions = useMemo(() => actionsOf(() => lease.current?.client ?? null), []);
-  return useMemo(() => ({ ...state, ...actions }), [state, actions]);
+  return useMemo(() => ({ ...state, ...lease.actions }), [state, lease]);
 }

@@ -8,33 +8,78 @@ const PATIENCE_MS = 12_000; // the server answers or gives up within 5 s
 export type ApiError = Error & ClientError & { readonly retryMs: number };
 
 export interface Api {
-  /** The token at hand; with the one that was refused, a new one. Rejects with `unauthorized` where there is none. */
-  readonly token: (refused?: string) => Promise<string>;
+  /** The token at hand. Rejects with `unauthorized` where there is none. */
+  readonly token: () => Promise<string>;
   /** Ask the source again at the next request. */
   readonly forgetToken: () => void;
   /** `path` is below `/api/v1`. Rejects with an `ApiError`. */
-  readonly call: (method: string, path: string, body?: object, signal?: AbortSignal) => Promise<unknown>;
-  /** One request with one token; any status. A stream has no time-out here. */
-  readonly request: (method: string, path: string, init: ApiRequest) => Promise<Response>;
+  readonly call: (method: string, path: string, body?: object, until?: AbortSignal) => Promise<unknown>;
+  /** The same, whatever the status of the answer; a stream has no time-out here. */
+  readonly request: (method: string, path: string, how: ApiRequest) => Promise<Response>;
 }
 
-export interface ApiRequest extends RequestInit {
-  readonly token: string;
+export interface ApiRequest {
+  readonly body?: object | undefined;
+  readonly until?: AbortSignal | undefined;
   readonly isStream?: boolean;
+  /** Whether the cookie of the stream may come and go. */
+  readonly credentials?: RequestCredentials;
 }
 
 export interface ApiOptions {
-  readonly baseUrl: string;
+  readonly baseUrl?: string;
   readonly source: () => TokenSource;
-  readonly fetch: typeof fetch;
+  /** In place of the global one. */
+  readonly fetch?: typeof fetch;
   readonly signal: AbortSignal;
   /** Every new token, before it is used. */
   readonly onToken: (token: string) => void;
 }
 
-export function createApi({ baseUrl, source, fetch, signal, onToken }: ApiOptions): Api {
-  let held: Promise<string> | null = null;
-  let current: string | undefined;
+export function createApi({ baseUrl = "", source, fetch, signal, onToken }: ApiOptions): Api {
+  let held: Promise<string> | undefined;
+  let current: string | null = null; // what `held` has come to
+
+  return {
+    token,
+    forgetToken() {
+      held = undefined;
+    },
+    call,
+    request,
+  };
+
+  async function call(method: string, path: string, body?: object, until?: AbortSignal): Promise<unknown> {
+    return answerOf(await request(method, path, { body, until }));
+  }
+
+  async function request(method: string, path: string, how: ApiRequest, refused?: string): Promise<Response> {
+    const { body, until = signal, isStream, credentials = "omit" } = how;
+    const bearer = await token(refused);
+    try {
+      const response = await (fetch ?? globalThis.fetch)(`${baseUrl}/api/v1${path}`, {
+        method,
+        credentials,
+        headers: { authorization: `Bearer ${bearer}`, ...(body && { "content-type": "application/json" }) },
+        body: JSON.stringify(body),
+        signal: AbortSignal.any([signal, until, isStream ? signal : AbortSignal.timeout(PATIENCE_MS)]),
+      });
+      if (response.status !== 401 || refused !== undefined) return response;
+    } catch (cause) {
+      throw asClientError(cause, "network", "The server is not there.");
+    }
+    return request(method, path, how, bearer);
+  }
+
+  async function token(refused?: string): Promise<string> {
+    if (!held || refused === current) {
+      current = null;
+      held = ask(refused !== undefined);
+    }
+    const given = await held;
+    if (given === refused) throw clientError("unauthorized", "The token was refused.", 401);
+    return given;
+  }
 
   async function ask(isRefused: boolean): Promise<string> {
     const from = source();
@@ -43,57 +88,10 @@ export function createApi({ baseUrl, source, fetch, signal, onToken }: ApiOption
       onToken(given);
       return (current = given);
     } catch (cause) {
-      held = null;
-      throw isClientError(cause) ? cause : clientError("network", "No token could be had.", 0, 0, cause);
+      held = undefined;
+      throw asClientError(cause, "network", "There is no token.");
     }
   }
-
-  async function token(refused?: string): Promise<string> {
-    if (!held || (refused !== undefined && refused === current)) {
-      current = undefined;
-      held = ask(refused !== undefined);
-    }
-    const given = await held;
-    if (given === refused) throw clientError("unauthorized", "The token was refused.", 401);
-    return given;
-  }
-
-  async function request(method: string, path: string, { token: bearer, isStream, ...init }: ApiRequest) {
-    const patience = isStream ? null : AbortSignal.timeout(PATIENCE_MS);
-    const limits = [signal, patience, init.signal].filter((each) => each != null);
-    try {
-      return await fetch(`${baseUrl}/api/v1${path}`, {
-        credentials: "omit",
-        ...init,
-        method,
-        headers: { authorization: `Bearer ${bearer}`, ...init.headers },
-        signal: AbortSignal.any(limits),
-      });
-    } catch (cause) {
-      throw clientError("network", "The server cannot be reached.", 0, 0, cause);
-    }
-  }
-
-  async function call(method: string, path: string, body?: object, until?: AbortSignal): Promise<unknown> {
-    const init: RequestInit = { signal: until ?? null };
-    if (body) {
-      init.headers = { "content-type": "application/json" };
-      init.body = JSON.stringify(body);
-    }
-    const first = await token();
-    let response = await request(method, path, { ...init, token: first });
-    if (response.status === 401) response = await request(method, path, { ...init, token: await token(first) });
-    return answerOf(response);
-  }
-
-  return {
-    token,
-    forgetToken() {
-      held = null;
-    },
-    request,
-    call,
-  };
 }
 
 /** The body of a good answer; anything else is thrown. */
@@ -103,7 +101,7 @@ export async function answerOf(response: Response): Promise<unknown> {
   try {
     body = JSON.parse((await response.text()) || "null");
   } catch (cause) {
-    if (ok) throw clientError("network", "The answer broke off.", 0, 0, cause);
+    if (ok) throw asClientError(cause, "network", "The answer is not whole.");
   }
   if (ok) return body;
   const { code, detail } = (body ?? {}) as { code?: unknown; detail?: unknown };
@@ -115,33 +113,29 @@ export async function answerOf(response: Response): Promise<unknown> {
   );
 }
 
-export function clientError(code: string, message: string, status = 0, retryMs = 0, cause?: unknown): ApiError {
-  return Object.assign(new Error(message, { cause }), { code, status, retryMs });
-}
+export const clientError = (code: string, message: string, status = 0, retryMs = 0, cause?: unknown): ApiError =>
+  Object.assign(new Error(message, { cause }), { code, status, retryMs });
 
 /** What can be stored and shown of an error. */
 export const plain = ({ code, message, status }: ClientError): ClientError => ({ code, message, status });
 
-export function isClientError(error: unknown): error is ApiError {
-  return error instanceof Error && "code" in error && "retryMs" in error;
-}
-
 /** Anything that was thrown, as one of ours: what is not is a defect in an answer, and worth another try. */
-export function asClientError(error: unknown): ApiError {
-  return isClientError(error) ? error : clientError("unexpected", String(error), 0, 0, error);
+export function asClientError(error: unknown, code = "unexpected", message = String(error)): ApiError {
+  const isOurs = error instanceof Error && "retryMs" in error;
+  return isOurs ? (error as ApiError) : clientError(code, message, 0, 0, error);
 }
 
 /** Whether the same request may succeed later, as it is. */
-export function isPassing({ status }: ClientError): boolean {
-  return status === 0 || status === 401 || status === 408 || status === 429 || status >= 500;
-}
+export const isPassing = ({ status }: ClientError): boolean => [0, 401, 408, 429].includes(status) || status >= 500;
 
-/** The `sub` of a JWT; null if it is none. Only a name for things of this browser: the server checks. */
+/**
+ * The `sub` of a JWT; null if it is none. Only a name for things of this browser: the server checks. Bytes are
+ * taken for characters, for a user's id is ASCII.
+ */
 export function subjectOf(token: string): string | null {
   try {
     const payload = token.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/");
-    const bytes = Uint8Array.from(atob(payload), (char) => char.charCodeAt(0));
-    const { sub } = JSON.parse(new TextDecoder().decode(bytes)) as { sub?: unknown };
+    const { sub } = JSON.parse(atob(payload)) as { sub?: unknown };
     return typeof sub === "string" ? sub : null;
   } catch {
     return null;

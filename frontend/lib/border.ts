@@ -27,19 +27,19 @@ const orNull =
   (value) =>
     value === null ? null : check(value);
 
+// What JSON has besides lists has no `map` that could be called, and null has no fields: a TypeError, too.
 const list =
   <T>(check: Check<T>): Check<readonly T[]> =>
   (value) =>
-    Array.isArray(value) ? value.map(check) : refuse();
+    (value as unknown[]).map((item) => check(item));
 
-function record<T>(fields: { readonly [K in keyof T]-?: Check<T[K]> }): Check<T> {
-  return (value) => {
-    if (!value) refuse();
+const record =
+  <T>(fields: { readonly [K in keyof T]-?: Check<T[K]> }): Check<T> =>
+  (value) => {
     const taken = {} as T;
     for (const name in fields) taken[name] = fields[name]((value as T)[name]);
     return taken;
   };
-}
 
 const textOrNull = orNull(text);
 const person = { id: text, name: textOrNull, avatar_url: textOrNull };
@@ -93,12 +93,12 @@ export const historyPage = record<wire.HistoryPage>({ ...page, items: list(messa
 export const conversationsPage = record<wire.ConversationsPage>({ ...page, items: list(conversation) });
 
 const ownSettings = record<wire.OwnSettings>(own);
-const notice = record<wire.ConversationNotice>({ id: text, rev: whole, role: (value) => (value === null ? null : undefined) });
+const notice = record<wire.ConversationNotice>({ id: text, rev: whole, role: orNull(() => undefined) });
 
 /** Its forms are told apart by what they hold (clause 3.7). */
 const conversationUpdated: Check<wire.EventData["conversation_updated"]> = (value) => {
-  const given = (value ?? refuse()) as object;
-  return ("kind" in given ? conversation : "rev" in given ? notice : ownSettings)(value);
+  const { kind, rev } = value as Partial<wire.Conversation>;
+  return (kind ? conversation : rev === undefined ? ownSettings : notice)(value);
 };
 
 const ofMessage = { conversation_id: text, message_id: text, rev: whole };

@@ -6,7 +6,7 @@
  *     client.start();
  */
 
-import { asClientError, clientError, createApi, plain, subjectOf, type Api, type ApiError } from "./api.ts";
+import { asClientError, clientError, createApi, plain, subjectOf, type Api } from "./api.ts";
 import { backoffMs } from "./backoff.ts";
 import { pause } from "./environment.ts";
 import { createNotifier } from "./notify.ts";
@@ -39,12 +39,35 @@ export const emptyState = (status: Status): State => ({
   error: null,
 });
 
-/** What returns promises. */
-type Doing = {
-  [K in keyof UserActions]: ReturnType<UserActions[K]> extends Promise<unknown> ? K : never;
-}[keyof UserActions];
-
 const NONE: readonly never[] = [];
+
+/** What can be called while rendering, and what it says where there is no user. */
+const AT_ONCE = {
+  messages: NONE,
+  typing: NONE,
+  hasLoaded: false,
+  hasMore: false,
+  retry: undefined,
+  discard: undefined,
+  markRead: undefined,
+  setTyping: undefined,
+} satisfies { readonly [K in keyof UserActions]?: ReturnType<UserActions[K]> };
+
+/** What waits until there is a user. */
+const LATER = [
+  "loadOlder",
+  "send",
+  "edit",
+  "remove",
+  "react",
+  "createConversation",
+  "loadMoreConversations",
+  "call",
+] as const satisfies Exclude<keyof UserActions, keyof typeof AT_ONCE>[];
+
+export const ACTIONS = [...Object.keys(AT_ONCE), ...LATER, "reconnect", "signOut"] as (keyof Actions)[];
+
+type Doer = Record<string, (...given: unknown[]) => unknown>;
 
 export function createClient(options: ClientOptions): Client {
   const listeners = new Set<() => void>();
@@ -52,16 +75,24 @@ export function createClient(options: ClientOptions): Client {
   const notify = createNotifier(flush);
   let source = options.token;
   let state = emptyState("closed");
-  let status: Status = "closed";
-  let error: State["error"] = null;
+  let now: Pick<State, "status" | "error"> = { status: "closed", error: null };
   let events: StreamEvent[] = [];
-  let life: AbortController | null = null;
+  let life: AbortController | undefined;
   let wake = new AbortController();
-  let api: Api | null = null;
-  let user: User | null = null;
-  let opened: Promise<User> | null = null;
+  let api: Api | undefined;
+  let user: User | undefined;
+  let opened: Promise<User> | undefined;
+
+  const actions: Doer = {};
+  for (const [name, before] of Object.entries(AT_ONCE)) {
+    actions[name] = (...given) => (user ? (user as object as Doer)[name]!(...given) : before);
+  }
+  for (const name of LATER) {
+    actions[name] = async (...given) => ((await (opened ?? refuse())) as object as Doer)[name]!(...given);
+  }
 
   return {
+    ...(actions as unknown as UserActions),
     getState: () => state,
     subscribe: (listener) => adding(listeners, listener),
     observe: (callbacks) => adding(observers, callbacks),
@@ -72,31 +103,13 @@ export function createClient(options: ClientOptions): Client {
       source = token;
       if (!isNew) return;
       api?.forgetToken();
-      if (status === "unauthorized") reconnect();
+      if (now.status === "unauthorized") reconnect();
     },
-    // What is asked while rendering has an answer at any time; what is done waits until there is a user.
-    messages: (id) => user?.actions.messages(id) ?? NONE,
-    hasLoaded: (id) => user?.actions.hasLoaded(id) ?? false,
-    hasMore: (id) => user?.actions.hasMore(id) ?? false,
-    typing: (id) => user?.actions.typing(id) ?? NONE,
-    retry: (id) => user?.actions.retry(id),
-    discard: (id) => user?.actions.discard(id),
-    markRead: (id, seq) => user?.actions.markRead(id, seq),
-    setTyping: (id, isTyping) => user?.actions.setTyping(id, isTyping),
-    loadOlder: later("loadOlder"),
-    send: later("send"),
-    edit: later("edit"),
-    remove: later("remove"),
-    react: later("react"),
-    createConversation: later("createConversation"),
-    loadMoreConversations: later("loadMoreConversations"),
-    call: later("call") as Actions["call"],
     reconnect,
     async signOut() {
       await user?.forget();
-      const token = await api?.token().catch(() => null);
       // The cookie ends with the token at the latest: whoever cannot be told to clear it need not be.
-      if (token) await api!.request("DELETE", "/messages/stream/session", { token, credentials: "include" }).catch(() => {});
+      await api?.request("DELETE", "/messages/stream/session", { credentials: "include" }).catch(() => {});
       close();
     },
   };
@@ -105,9 +118,7 @@ export function createClient(options: ClientOptions): Client {
     if (life) return;
     life = new AbortController();
     const { signal } = life;
-    const { baseUrl = "" } = options;
-    const send: typeof fetch = (...request) => (options.fetch ?? globalThis.fetch)(...request);
-    api = createApi({ baseUrl, source: () => source, fetch: send, signal, onToken: (token) => checkUser(token) });
+    api = createApi({ ...options, source: () => source, signal, onToken: checkUser });
     reset("connecting");
     opened = open(api, signal);
     opened.catch(() => {}); // said by `status` and `error`
@@ -115,8 +126,8 @@ export function createClient(options: ClientOptions): Client {
 
   function close(): void {
     life?.abort();
-    life = api = user = opened = null;
-    error = null;
+    wake.abort();
+    life = api = user = opened = undefined;
     events = [];
     reset("closed");
   }
@@ -128,32 +139,30 @@ export function createClient(options: ClientOptions): Client {
 
   /** Find out who the user is, and open what is theirs. */
   async function open(from: Api, signal: AbortSignal): Promise<User> {
-    for (let attempt = 0; ; attempt += 1) {
+    for (let attempt = 0; !signal.aborted; attempt += 1) {
       try {
-        const me = options.userId ?? subjectOf(await from.token());
-        if (me === null) throw clientError("unauthorized", "The token names no user.", 401);
-        const found = await openUser({
-          me,
+        const userId = options.userId ?? subjectOf(await from.token());
+        if (signal.aborted) break;
+        if (userId === null) throw clientError("unauthorized", "The token names no user.", 401);
+        set({ error: null });
+        return (user = openUser({
+          ...options,
+          userId,
           api: from,
-          options,
           signal,
           onChange: notify,
-          onStatus: setStatus,
-          onError: setError,
+          onStatus: (status) => set({ status }),
+          onError: (error) => set({ error: error && plain(error) }),
           onEvent: (event) => events.push(event),
-        });
-        if (signal.aborted) break;
-        setError(null);
-        return (user = found);
+        }));
       } catch (cause) {
         if (signal.aborted) break;
-        const problem = asClientError(cause);
-        setError(problem);
-        if (problem.status === 401) setStatus("unauthorized");
+        const error = asClientError(cause);
+        const isFinal = error.status === 401;
+        set({ error: plain(error), ...(isFinal && { status: "unauthorized" }) });
         from.forgetToken();
         wake = new AbortController();
-        const isFinal = problem.status === 401;
-        await pause(isFinal ? 2 ** 31 - 1 : backoffMs(attempt), AbortSignal.any([signal, wake.signal]));
+        await pause(isFinal ? 2 ** 31 - 1 : backoffMs(attempt), wake.signal);
       }
     }
     return refuse();
@@ -161,28 +170,23 @@ export function createClient(options: ClientOptions): Client {
 
   /** A token of another user makes this another client: nothing of the one before is shown. */
   function checkUser(token: string): void {
-    if (!user || options.userId || subjectOf(token) === user.me) return;
+    if (!user || options.userId || subjectOf(token) === user.userId) return;
     close();
     start();
   }
 
-  function reset(now: Status): void {
-    state = emptyState(now);
-    setStatus(now);
+  function reset(status: Status): void {
+    state = emptyState(status);
+    set({ status, error: null });
   }
 
-  function setStatus(now: Status): void {
-    status = now;
-    notify();
-  }
-
-  function setError(problem: ApiError | null): void {
-    error = problem && plain(problem);
+  function set(more: Partial<typeof now>): void {
+    now = { ...now, ...more };
     notify();
   }
 
   function flush(): void {
-    state = { ...emptyState(status), ...user?.look(), userId: user?.me ?? null, error };
+    state = { ...emptyState("closed"), ...user?.look(), ...now };
     for (const listener of [...listeners]) guarded(listener);
     const due = events;
     events = [];
@@ -195,13 +199,6 @@ export function createClient(options: ClientOptions): Client {
         });
       }
     }
-  }
-
-  function later<K extends Doing>(name: K) {
-    return async (...given: Parameters<UserActions[K]>): Promise<Awaited<ReturnType<UserActions[K]>>> => {
-      const act = (await (opened ?? refuse())).actions[name] as (...all: typeof given) => ReturnType<UserActions[K]>;
-      return await act(...given);
-    };
   }
 }
 

@@ -1,61 +1,45 @@
 /** A conversation as the list shows it, and what events make of it. Pure: a new object if anything is different. */
 
-import type { Conversation, Member, Message } from "./protocol.ts";
-import { patched, type Patch } from "./thread.ts";
+import type { Conversation } from "./protocol.ts";
+import { idOf, latest, type Change } from "./thread.ts";
 
 /** The newer of two states. Read positions only go forward, and the own settings have no rev: the latest answer holds. */
 export function merged(held: Conversation | undefined, given: Conversation): Conversation {
   if (!held) return given;
   const [base, other] = given.rev < held.rev ? [held, given] : [given, held];
-  const newest = base.last_seq < other.last_seq ? other : base;
-  return counted({
-    ...base,
-    last_seq: newest.last_seq,
-    last_message: newest.last_message,
-    last_read_seq: Math.max(base.last_read_seq, other.last_read_seq),
-    members: base.members.map((member) => furthest(member, other.members)),
-    hidden: given.hidden,
-    muted_until: given.muted_until,
+  const { last_seq, last_message } = base.last_seq < other.last_seq ? other : base;
+  const { hidden, muted_until } = given;
+  const members = base.members.map((member) => {
+    const before = other.members.find(({ id }) => id === member.id);
+    return before ? raised(member, before.last_read_seq) : member;
   });
+  return counted({ ...raised(base, other.last_read_seq), last_seq, last_message, members, hidden, muted_until });
 }
 
-function furthest(member: Member, others: readonly Member[]): Member {
-  const read = others.find(({ id }) => id === member.id)?.last_read_seq ?? 0;
-  return read > member.last_read_seq ? { ...member, last_read_seq: read } : member;
-}
-
-/** A message in some state: the newest one is the preview, and its sender has read up to it (clause 2.6). */
-export function withMessage(conversation: Conversation, message: Message, me: string): Conversation {
+/** A new message is the preview, and its sender has read up to it (clause 2.6). */
+export function withMessage(conversation: Conversation, change: Change, me: string): Conversation {
   const { last_message: last, last_seq, rev } = conversation;
-  if (message.seq > last_seq) {
-    const next = { ...conversation, last_seq: message.seq, last_message: message, hidden: false };
-    return withRead({ ...next, rev: Math.max(rev, message.rev) }, message.sender.id, message.seq, me);
+  if ("seq" in change && change.seq > last_seq) {
+    const next = { ...conversation, last_seq: change.seq, last_message: change, hidden: false };
+    return withRead({ ...next, rev: Math.max(rev, change.rev) }, change.sender.id, change.seq, me);
   }
-  if (last?.id !== message.id || last.rev > message.rev) return conversation;
-  return { ...conversation, last_message: message };
-}
-
-export function withPatch(conversation: Conversation, messageId: string, patch: Patch): Conversation {
-  const { last_message: last } = conversation;
-  const next = last?.id === messageId ? patched(last, patch) : last;
-  return next === last ? conversation : { ...conversation, last_message: next };
+  if (!last || last.id !== idOf(change)) return conversation;
+  return { ...conversation, last_message: latest(last, change) };
 }
 
 export function withRead(conversation: Conversation, userId: string, seq: number, me: string): Conversation {
-  const member = conversation.members.find(({ id }) => id === userId);
-  const own = userId === me ? Math.max(conversation.last_read_seq, seq) : conversation.last_read_seq;
-  const isNew = member !== undefined && member.last_read_seq < seq;
-  const members = isNew
-    ? conversation.members.map((each) => (each === member ? { ...each, last_read_seq: seq } : each))
-    : conversation.members;
-  return counted({ ...conversation, members, last_read_seq: own });
+  const members = conversation.members.map((member) => (member.id === userId ? raised(member, seq) : member));
+  return counted({ ...(userId === me ? raised(conversation, seq) : conversation), members });
 }
 
-function counted(conversation: Conversation): Conversation {
-  return { ...conversation, unread: Math.max(0, conversation.last_seq - conversation.last_read_seq) };
-}
+const raised = <T extends { readonly last_read_seq: number }>(one: T, seq: number): T =>
+  one.last_read_seq < seq ? { ...one, last_read_seq: seq } : one;
+
+const counted = (conversation: Conversation): Conversation => ({
+  ...conversation,
+  unread: Math.max(0, conversation.last_seq - conversation.last_read_seq),
+});
 
 /** Newest first, as the server lists them: a conversation without a message stands where it was made (UUIDv7). */
-export function activeAt({ id, last_message: last }: Conversation): number {
-  return last ? Date.parse(last.created_at) : Number.parseInt(id.replace("-", "").slice(0, 12), 16) || 0;
-}
+export const activeAt = ({ id, last_message: last }: Conversation): number =>
+  last ? Date.parse(last.created_at) : parseInt(id.replace("-", "").slice(0, 12), 16) || 0;

@@ -1,13 +1,11 @@
 /** Small things that not every browser, and no server, has. */
 
-/** Plain http off localhost has no `crypto.randomUUID`. */
-export function newUuid(): string {
-  if (crypto.randomUUID) return crypto.randomUUID();
-  return "10000000-1000-4000-8000-100000000000".replace(/[018]/g, (digit) => {
-    const random = crypto.getRandomValues(new Uint8Array(1))[0]!;
-    return (Number(digit) ^ (random & (15 >> (Number(digit) / 4)))).toString(16);
+/** A random one (RFC 9562, version 4); plain http off localhost has no `crypto.randomUUID`. */
+export const newUuid = (): string =>
+  "10000000-1000-4000-8000-100000000000".replace(/[018]/g, (digit) => {
+    const bits = 15 >> (Number(digit) / 4); // those that are random
+    return (Number(digit) ^ (crypto.getRandomValues(new Uint8Array(1))[0]! & bits)).toString(16);
   });
-}
 
 /** Listen to the page until the signal; capturing, for some events are the document's and do not bubble. */
 export function listen(names: string, handler: (event: Event) => void, signal: AbortSignal): void {

@@ -1,12 +1,7 @@
 /** One client for all components that name the same server and user; it outlives the last one by a moment. */
 
-import { createClient, type Client } from "./client.ts";
-import type { Actions, ClientOptions } from "./types.ts";
-
-export interface Lease {
-  readonly client: Client;
-  readonly release: () => void;
-}
+import { ACTIONS, createClient, type Client } from "./client.ts";
+import type { Actions, State, StreamOptions } from "./types.ts";
 
 interface Shared {
   readonly client: Client;
@@ -14,41 +9,58 @@ interface Shared {
   timer?: ReturnType<typeof setTimeout>;
 }
 
+/** What one component has of a client. */
+export interface Lease {
+  /** The options of the latest render. */
+  readonly update: (options: StreamOptions) => void;
+  /** Hold the client of that name; returns the way to let go of it. */
+  readonly take: (key: string, listener: () => void) => () => void;
+  readonly getState: () => State | undefined;
+  /** Of whichever client is held, as functions that stay the same; without one they say `closed`. */
+  readonly actions: Actions;
+}
+
 const LINGER_MS = 50; // StrictMode and a change of route unmount, and mount again
 const shared = new Map<string, Shared>();
 
 /** What names a client. */
-export const clientKey = ({ baseUrl = "", userId = null }: { baseUrl?: string; userId?: string | null }): string =>
-  JSON.stringify([baseUrl, userId]);
+export const clientKey = ({ baseUrl = "", userId }: StreamOptions): string => JSON.stringify([baseUrl, userId]);
 
-export function leaseClient(key: string, options: ClientOptions): Lease {
-  let one = shared.get(key);
-  if (!one) shared.set(key, (one = { client: createClient(options), holders: 0 }));
-  const { client } = one;
-  const mine = one;
-  clearTimeout(mine.timer);
-  mine.holders += 1;
-  client.setToken(options.token);
-  client.start();
-  return {
-    client,
-    release() {
-      mine.holders -= 1;
-      if (mine.holders > 0) return;
-      mine.timer = setTimeout(() => {
-        shared.delete(key);
-        client.close();
-      }, LINGER_MS);
-    },
-  };
-}
-
-/** The actions of whichever client there is, as functions that stay the same; without one they say `closed`. */
-export function actionsOf(find: () => Client | null): Actions {
+export function createLease(options: StreamOptions): Lease {
   const idle = createClient({ token: "" });
-  const { getState, subscribe, observe, start, close, setToken, ...actions } = idle;
-  const names = Object.keys(actions) as (keyof Actions)[];
+  let latest = options;
+  let client: Client | undefined;
   const pass = (name: keyof Actions) => (...given: unknown[]) =>
-    ((find() ?? idle)[name] as (...given: unknown[]) => unknown)(...given);
-  return Object.fromEntries(names.map((name) => [name, pass(name)])) as unknown as Actions;
+    ((client ?? idle)[name] as (...given: unknown[]) => unknown)(...given);
+
+  return {
+    update(given) {
+      latest = given;
+      client?.setToken(given.token);
+    },
+    take(key, listener) {
+      const held = shared.get(key) ?? { client: createClient(latest), holders: 0 };
+      shared.set(key, held);
+      client = held.client;
+      clearTimeout(held.timer);
+      held.holders += 1;
+      client.setToken(latest.token);
+      client.start();
+      const stop = client.subscribe(listener);
+      const ignore = client.observe(() => latest);
+      return () => {
+        stop();
+        ignore();
+        client = undefined;
+        held.holders -= 1;
+        if (held.holders > 0) return;
+        held.timer = setTimeout(() => {
+          shared.delete(key);
+          held.client.close();
+        }, LINGER_MS);
+      };
+    },
+    getState: () => client?.getState(),
+    actions: Object.fromEntries(ACTIONS.map((name) => [name, pass(name)])) as unknown as Actions,
+  };
 }

@@ -3,9 +3,10 @@
  * Each change is noted for the next view (`view.ts`); what must be asked of the server is left in `wanted`.
  */
 
-import { merged, withMessage, withPatch, withRead } from "./conversationState.ts";
+import { merged, withMessage, withRead } from "./conversationState.ts";
 import type { Conversation, EventData, Message, StreamEvent } from "./protocol.ts";
-import { isStale, newThread, note, patch, put, type Patch, type Thread } from "./thread.ts";
+import { isStale, newThread, note, put, type Change, type Thread } from "./thread.ts";
+import type { Message as ShownMessage } from "./types.ts";
 
 export interface Entry {
   conversation?: Conversation;
@@ -13,37 +14,37 @@ export interface Entry {
   thread: Thread | null;
   /** The highest rev that an event has told of. */
   seen: number;
-  /** When it was last changed, in steps of the store: a list that was asked before does not know better. */
+  /** When it was last changed, in steps of the store. */
   touched: number;
-  isChanged: boolean;
   /** There is no such conversation for this user: not asked for again until something tells of it. */
   isGone: boolean;
   /** When its messages were last asked for, in ms. */
   askedAt: number;
+  /** As the last view has them: those of the server, and with those that wait. */
+  sent: readonly ShownMessage[];
+  shown: readonly ShownMessage[];
 }
 
 export interface MessageStore {
   readonly me: string;
   readonly entries: Map<string, Entry>;
-  /** Conversations of which something newer is at the server than here. */
+  /** Conversations of which something newer is at the server than here; "" is the list of them. */
   readonly wanted: Set<string>;
   readonly apply: (event: StreamEvent) => void;
-  /** A message of a REST answer. */
-  readonly takeMessage: (message: Message) => void;
-  readonly takeConversation: (conversation: Conversation) => void;
+  readonly takeMessage: (change: Change) => void;
+  /** `seen`: what had been told of it when it was asked for. */
+  readonly takeConversation: (conversation: Conversation, seen?: number) => void;
   readonly takeRead: (conversationId: string, userId: string, seq: number) => void;
   /** Hold the messages of a conversation from now on. */
   readonly show: (id: string) => Entry;
-  /** Let go of messages, but not of the conversation. */
-  readonly hide: (id: string) => void;
   readonly drop: (id: string) => void;
   /** Let go of all conversations that were not touched since `step` and are not in `kept`. */
   readonly keep: (kept: ReadonlySet<string>, step: number) => void;
   /** Nothing here can be trusted any more: load anew what is shown. */
   readonly distrust: () => void;
   readonly step: () => number;
-  /** Its messages or settings are different now. */
-  readonly touch: (entry: Entry) => Entry;
+  /** It is different now. */
+  readonly touch: (id: string) => Entry;
 }
 
 /** `onOwn` is told of every message of `me`: what was waiting to be sent has been. */
@@ -57,38 +58,34 @@ export function createMessageStore(me: string, onOwn: (message: Message) => void
     entries,
     wanted,
     apply,
-    takeMessage: (message) => placeMessage(message, entryOf(message.conversation_id)),
+    takeMessage,
     takeConversation,
     takeRead,
     show(id) {
-      const entry = entryOf(id);
+      const entry = entries.get(id) ?? touch(id);
       if (!entry.thread && !entry.isGone) {
         entry.thread = newThread();
         wanted.add(id);
       }
       return entry;
     },
-    hide(id) {
-      touch(entryOf(id)).thread = null;
-    },
     drop,
     keep(kept, step) {
       for (const [id, { touched, thread }] of entries) {
         if (touched > step || kept.has(id)) continue;
         if (thread) wanted.add(id);
-        else entries.delete(id);
+        else forget(id);
       }
     },
     distrust() {
+      // No step: the list stays as it is until it is read anew.
       for (const [id, entry] of entries) {
         entry.seen = 0;
-        if (!entry.thread) {
-          entries.delete(id);
-          continue;
-        }
         delete entry.conversation;
-        entry.thread = newThread();
-        wanted.add(id);
+        if (entry.thread) {
+          entry.thread = newThread();
+          wanted.add(id);
+        } else entries.delete(id);
       }
     },
     step: () => steps,
@@ -99,10 +96,9 @@ export function createMessageStore(me: string, onOwn: (message: Message) => void
     switch (event) {
       case "new_message":
       case "message_edited":
-        return tell(data.conversation_id, data.rev, (entry) => placeMessage(data, entry));
       case "message_deleted":
       case "reaction_update":
-        return tell(data.conversation_id, data.rev, (entry) => change(entry, data.message_id, data));
+        return tell(data.conversation_id, data.rev, () => takeMessage(data));
       case "conversation_updated":
         return update(data);
       case "read_receipt":
@@ -111,50 +107,45 @@ export function createMessageStore(me: string, onOwn: (message: Message) => void
   }
 
   function takeRead(id: string, userId: string, seq: number): void {
-    const entry = entries.get(id);
-    if (entry?.conversation) touch(entry).conversation = withRead(entry.conversation, userId, seq, me);
+    const held = entries.get(id)?.conversation;
+    if (held) touch(id).conversation = withRead(held, userId, seq, me);
   }
 
-  /** An event of a conversation's rev; the rule of R. */
-  function tell(id: string, rev: number, applyTo: (entry: Entry) => void, isTold = true): void {
-    const entry = touch(entryOf(id));
+  /** An event of a conversation's rev; the rule of R. Without `take` it did not say what changed. */
+  function tell(id: string, rev: number, take?: () => void): void {
+    const entry = touch(id);
     // What has been overtaken is not taken, for it is the older state: so what it said must be asked for.
     const isLate = rev < Math.max(entry.seen, entry.conversation?.rev ?? 0);
     entry.seen = Math.max(entry.seen, rev);
-    applyTo(entry);
-    if (entry.thread) note(entry.thread, rev, isTold);
-    if (!entry.conversation || !isTold || (entry.thread ? isStale(entry.thread) : isLate)) wanted.add(id);
+    take?.();
+    const { thread } = entry;
+    if (thread) note(thread, rev, !!take);
+    if (!entry.conversation || !take || (thread ? isStale(thread) : isLate)) wanted.add(id);
   }
 
-  function placeMessage(message: Message, entry: Entry): void {
-    touch(entry);
-    if (entry.thread) put(entry.thread, message);
-    if (entry.conversation) entry.conversation = withMessage(entry.conversation, message, me);
-    if (message.sender.id === me) onOwn(message);
-  }
-
-  function change(entry: Entry, messageId: string, what: Patch): void {
-    if (entry.thread) patch(entry.thread, messageId, what);
-    if (entry.conversation) entry.conversation = withPatch(entry.conversation, messageId, what);
+  function takeMessage(change: Change): void {
+    const entry = touch(change.conversation_id);
+    if (entry.thread) put(entry.thread, change);
+    if (entry.conversation) entry.conversation = withMessage(entry.conversation, change, me);
+    if ("seq" in change && change.sender.id === me) onOwn(change);
   }
 
   /** The four forms of clause 3.7. */
   function update(data: EventData["conversation_updated"]): void {
-    const entry = entries.get(data.id);
-    if ("kind" in data) {
-      tell(data.id, data.rev, () => takeConversation(data));
-    } else if (!("rev" in data)) {
-      if (entry?.conversation) touch(entry).conversation = { ...entry.conversation, ...data };
-      else wanted.add(data.id);
-    } else if (data.role === null) {
-      drop(data.id);
-    } else {
-      tell(data.id, data.rev, () => {}, false);
-    }
+    const { id } = data;
+    const held = entries.get(id)?.conversation;
+    if ("kind" in data) tell(id, data.rev, () => takeConversation(data));
+    else if (!("rev" in data)) {
+      if (held) touch(id).conversation = { ...held, ...data };
+      else wanted.add(id);
+    } else if (data.role === null) drop(id);
+    else tell(id, data.rev);
   }
 
-  function takeConversation(conversation: Conversation): void {
-    const entry = touch(entryOf(conversation.id));
+  function takeConversation(conversation: Conversation, seen?: number): void {
+    const entry = touch(conversation.id);
+    // Newer than all that had been told when it was asked for: a rev beyond it was never taken.
+    if (entry.seen === seen) entry.seen = 0;
     entry.isGone = false;
     entry.conversation = merged(entry.conversation, conversation);
     // It was read before something that an event has told of since.
@@ -163,25 +154,27 @@ export function createMessageStore(me: string, onOwn: (message: Message) => void
 
   function drop(id: string): void {
     wanted.delete(id);
-    const entry = touch(entryOf(id));
-    entry.thread = null;
-    entry.isGone = true;
-    entry.seen = 0;
-    delete entry.conversation;
+    forget(id);
+    touch(id).isGone = true;
   }
 
-  function entryOf(id: string): Entry {
-    let entry = entries.get(id);
-    if (!entry) {
-      entry = { thread: null, seen: 0, touched: 0, isChanged: true, isGone: false, askedAt: 0 };
-      entries.set(id, entry);
-    }
-    return entry;
+  function forget(id: string): void {
+    steps += 1;
+    entries.delete(id);
   }
 
-  function touch(entry: Entry): Entry {
+  function touch(id: string): Entry {
+    const entry: Entry = entries.get(id) ?? {
+      thread: null,
+      seen: 0,
+      touched: 0,
+      isGone: false,
+      askedAt: 0,
+      sent: [],
+      shown: [],
+    };
+    entries.set(id, entry);
     entry.touched = steps += 1;
-    entry.isChanged = true;
     return entry;
   }
 }

@@ -9,11 +9,14 @@ import { message as checkMessage } from "./border.ts";
 import { locksOf, newUuid } from "./environment.ts";
 import type { OutboxItem, OutboxStorage } from "./outboxStorage.ts";
 import type { Message as WireMessage } from "./protocol.ts";
+import { asSent } from "./thread.ts";
 import type { ClientError, Message, SendRequest } from "./types.ts";
 
 export interface Outbox {
   /** By `client_message_id`: what is being sent, waits, or was refused. */
   readonly items: ReadonlyMap<string, OutboxItem>;
+  /** The same, in the order of writing. */
+  readonly line: () => OutboxItem[];
   /** Resolves with what became of it. */
   readonly send: (request: SendRequest) => Promise<Message>;
   readonly retry: (clientMessageId: string) => void;
@@ -26,7 +29,7 @@ export interface Outbox {
 }
 
 export interface OutboxOptions {
-  readonly me: string;
+  readonly userId: string;
   readonly api: Api;
   readonly storage: OutboxStorage;
   /** Names the lock and the channel. */
@@ -36,9 +39,9 @@ export interface OutboxOptions {
   readonly signal: AbortSignal;
 }
 
-const DISCARDED: ClientError = { code: "discarded", message: "It was given up.", status: 0 };
+const DISCARDED: ClientError = { code: "discarded", message: "Discarded.", status: 0 };
 
-export function createOutbox({ me, api, storage, scope, onSent, onChange, signal }: OutboxOptions): Outbox {
+export function createOutbox({ userId, api, storage, scope, onSent, onChange, signal }: OutboxOptions): Outbox {
   const items = new Map<string, OutboxItem>();
   const ended = new Set<string>(); // a record that is being deleted may still be read
   const unsaved = new Set<string>(); // a full disk: they are sent all the same
@@ -55,13 +58,14 @@ export function createOutbox({ me, api, storage, scope, onSent, onChange, signal
     channel.onmessage = ({ data }: MessageEvent<OutboxItem | WireMessage>) => ("at" in data ? show(data) : take(data));
   }
   signal.addEventListener("abort", () => {
-    waiting.forEach((timer) => clearTimeout(timer));
+    waiting.forEach(clearTimeout);
     channel?.close();
   });
   void restore();
 
   return {
     items,
+    line,
     send({ content, replyToId = null, conversationId = "", recipientId }) {
       lastAt = Math.max(lastAt + 1, Date.now());
       const id = newUuid();
@@ -72,7 +76,7 @@ export function createOutbox({ me, api, storage, scope, onSent, onChange, signal
           client_message_id: id,
           conversation_id: conversationId,
           recipient_id: recipientId,
-          sender: { id: me, name: null, avatar_url: null },
+          sender: { id: userId, name: null, avatar_url: null },
           content,
           reply_to_id: replyToId,
           seq: 0,
@@ -87,32 +91,42 @@ export function createOutbox({ me, api, storage, scope, onSent, onChange, signal
         });
       });
     },
-    retry(id) {
-      const item = items.get(id);
-      if (item) void keep({ ...item, status: "sending", error: null });
-    },
+    retry: (id) => void change(id, { status: "sending", error: null }),
     discard,
     settle,
-    clear: () => Promise.all([...items.keys()].map(discard)),
+    // Also what was written before, and has not been read yet.
+    clear: () => restore().then(() => Promise.all([...items.keys()].map(discard))),
     drain(until) {
       active = until;
-      waiting.forEach((timer) => clearTimeout(timer));
+      waiting.forEach(clearTimeout);
       waiting.clear();
-      void restore().then(() => new Set([...items.values()].map(targetOf)).forEach((target) => void drain(target)));
+      void restore().then(() => items.forEach((item) => void drain(targetOf(item))));
     },
   };
 
+  function line(): OutboxItem[] {
+    return [...items.values()].sort((one, other) => one.at - other.at);
+  }
+
   function discard(id: string): Promise<void> | undefined {
+    return change(id, { status: "failed", error: DISCARDED });
+  }
+
+  function change(id: string, to: Pick<OutboxItem, "status" | "error">): Promise<void> | undefined {
     const item = items.get(id);
-    return item && keep({ ...item, status: "failed", error: DISCARDED });
+    return item && keep({ ...item, ...to });
   }
 
   /** The item in its new state: shown, committed, told to the other tabs, and sent if it is to be. */
   async function keep(item: OutboxItem): Promise<void> {
     show(item);
     if (items.has(item.id)) await storage.put(item).catch(() => unsaved.add(item.id));
-    if (!signal.aborted) channel?.postMessage(item);
+    tell(item);
     if (!waiting.has(targetOf(item))) void drain(targetOf(item));
+  }
+
+  function tell(news: OutboxItem | WireMessage): void {
+    if (!signal.aborted) channel?.postMessage(news);
   }
 
   function show(item: OutboxItem): void {
@@ -128,7 +142,7 @@ export function createOutbox({ me, api, storage, scope, onSent, onChange, signal
   }
 
   function settle(message: WireMessage): void {
-    if (items.has(message.client_message_id)) end({ ...message, status: "sent", error: null });
+    if (items.has(message.client_message_id)) end(asSent(message));
   }
 
   /** It no longer waits. */
@@ -170,28 +184,27 @@ export function createOutbox({ me, api, storage, scope, onSent, onChange, signal
     }
     busy.delete(target);
     if (until.aborted) void drain(target);
-    else if (wait) waiting.set(target, setTimeout(() => void drain(target, attempt + 1), wait));
+    else if (wait) waiting.set(target, setTimeout(drain, wait, target, attempt + 1));
   }
 
   /** How long to wait before the next try; 0 if all went well. */
   async function sendInOrder(target: string, attempt: number, until: AbortSignal): Promise<number> {
     const stored = await restore();
-    const line = [...items.values()].sort((one, other) => one.at - other.at);
-    for (const item of line) {
+    for (const item of line()) {
+      const { id, client_message_id, recipient_id, conversation_id, content, reply_to_id } = item;
       // Not stored: another tab has sent it, and says so in a moment.
-      const isDue = items.get(item.id)?.status === "sending" && stored.has(item.id);
+      const isDue = items.get(id)?.status === "sending" && stored.has(id);
       if (!isDue || targetOf(item) !== target) continue;
-      const { client_message_id, recipient_id, conversation_id, content, reply_to_id } = item;
       try {
         const to = recipient_id ? { recipient_id } : { conversation_id };
         const request = { ...to, client_message_id, content, reply_to_id };
         const message = checkMessage(await api.call("POST", "/messages/send", request, until));
         take(message);
-        if (!signal.aborted) channel?.postMessage(message);
+        tell(message);
       } catch (cause) {
         const error = asClientError(cause);
         if (isPassing(error)) return Math.max(1, error.retryMs, backoffMs(attempt));
-        if (items.has(item.id)) await keep({ ...item, status: "failed", error: plain(error) });
+        await change(id, { status: "failed", error: plain(error) });
       }
     }
     return 0;

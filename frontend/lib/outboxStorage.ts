@@ -9,6 +9,7 @@ export interface OutboxItem extends Message {
   readonly at: number;
 }
 
+/** In a browser that keeps nothing, and where nothing is to be kept, everything rejects. */
 export interface OutboxStorage {
   readonly all: () => Promise<OutboxItem[]>;
   /** Resolves when it is committed. */
@@ -19,25 +20,18 @@ export interface OutboxStorage {
 const STORE = "outbox";
 const PATIENCE_MS = 3_000; // some browsers never answer in private windows
 
-/** Without a `name`, and in a browser that keeps nothing: in memory only. */
-export async function openOutboxStorage(name: string | null): Promise<OutboxStorage> {
-  const database = name === null ? null : await openDatabase(name).catch(() => null);
-  const records = new Map<string, OutboxItem>();
-  if (!database) {
-    return {
-      all: async () => [...records.values()],
-      put: async (item) => records.set(item.id, item),
-      delete: async (id) => records.delete(id),
-    };
-  }
+export function openOutboxStorage(name: string, isKept = true): OutboxStorage {
+  let database: Promise<IDBDatabase> | undefined;
 
-  const run = <T>(mode: IDBTransactionMode, act: (records: IDBObjectStore) => IDBRequest<T>): Promise<T> =>
-    new Promise((resolve, reject) => {
-      const transaction = database.transaction(STORE, mode);
-      const request = act(transaction.objectStore(STORE));
+  async function run<T>(mode: IDBTransactionMode, act: (records: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+    database ??= isKept ? openDatabase(name) : Promise.reject(new Error());
+    const transaction = (await database).transaction(STORE, mode);
+    const request = act(transaction.objectStore(STORE));
+    return new Promise((resolve, reject) => {
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = reject;
     });
+  }
 
   return {
     all: () => run("readonly", (store) => store.getAll() as IDBRequest<OutboxItem[]>),

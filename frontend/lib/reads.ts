@@ -17,22 +17,17 @@ export function createReads(api: Api): Reads {
       wanted.set(id, Math.max(seq, wanted.get(id) ?? 0));
       void tell(id);
     },
-    flush() {
-      for (const id of wanted.keys()) void tell(id);
-    },
+    flush: () => wanted.forEach((_seq, id) => void tell(id)),
   };
 
   async function tell(id: string): Promise<void> {
     const seq = wanted.get(id);
     if (seq === undefined || telling.has(id)) return;
     telling.add(id);
-    const isOver = await api.call("POST", `/conversations/${id}/read`, { seq }).then(
-      () => true,
-      (error: unknown) => !isPassing(asClientError(error)),
-    );
+    const problem = await api.call("POST", `/conversations/${id}/read`, { seq }).then(() => null, asClientError);
     telling.delete(id);
-    if (!isOver) return;
+    if (problem && isPassing(problem)) return;
     if (wanted.get(id) === seq) wanted.delete(id);
-    else void tell(id);
+    void tell(id);
   }
 }

@@ -13,76 +13,64 @@ export interface StreamState {
   readonly phase: "idle" | "authorizing" | "opening" | "open" | "waiting" | "unauthorized";
   /** Tries that have failed since the stream was open. */
   readonly attempt: number;
-  /** Whether a fresh token has been asked for since then. */
-  readonly isFresh: boolean;
   readonly isOnline: boolean;
   readonly wasOpen: boolean;
 }
 
 export type StreamInput =
-  | { readonly type: "start" | "authorized" | "connected" | "event" | "interrupted" | "timer" | "online" | "offline" }
-  /** Authorizing was refused, or the transport has ended for good. Status 0: not known. */
-  | { readonly type: "failed"; readonly status: number; readonly retryMs: number };
+  | ("start" | "authorized" | "connected" | "event" | "interrupted" | "timer" | "online" | "offline")
+  /** Authorizing was refused, with a fresh token too, or the transport has ended for good. Status 0: not known. */
+  | { readonly status: number; readonly retryMs: number };
 
 export interface StreamStep {
   readonly state: StreamState;
-  /** What to do; each of them first closes what is open. */
-  readonly command?: "authorize" | "authorizeFresh" | "open" | "close";
   /** When the timer is to fire; null stops it; left out, it goes on. */
-  readonly timerMs?: number | null;
+  readonly timerMs?: number | null | undefined;
+  /** What to do; each of them first closes what is open. */
+  readonly command?: "authorize" | "open" | "close" | undefined;
 }
 
 export const startState = (isOnline: boolean): StreamState => ({
   phase: "idle",
   attempt: 0,
-  isFresh: false,
   isOnline,
   wasOpen: false,
 });
 
 export function step(state: StreamState, input: StreamInput, random: () => number = Math.random): StreamStep {
-  const authorize = (more: Partial<StreamState> = {}): StreamStep => ({
-    state: { ...state, phase: "authorizing", ...more },
-    command: more.isFresh ? "authorizeFresh" : "authorize",
-    timerMs: SILENCE_MS,
+  const { phase, attempt } = state;
+  const go = (more: Partial<StreamState>, timerMs?: number | null, command?: StreamStep["command"]): StreamStep => ({
+    state: { ...state, ...more },
+    timerMs,
+    command,
   });
-  const wait = (retryMs: number): StreamStep => ({
-    state: { ...state, phase: "waiting", attempt: state.attempt + 1 },
-    command: "close",
-    timerMs: Math.max(retryMs, backoffMs(state.attempt, random)),
-  });
+  const authorize = (more?: Partial<StreamState>): StreamStep =>
+    go({ ...more, phase: "authorizing" }, SILENCE_MS, "authorize");
+  const wait = (retryMs: number): StreamStep =>
+    go({ phase: "waiting", attempt: attempt + 1 }, Math.max(retryMs, backoffMs(attempt, random)), "close");
 
-  switch (input.type) {
+  switch (input) {
     case "start":
-      return authorize({ attempt: 0, isFresh: false });
+      return authorize({ attempt: 0 });
     case "authorized":
-      return { state: { ...state, phase: "opening" }, command: "open", timerMs: SILENCE_MS };
+      return go({ phase: "opening" }, SILENCE_MS, "open");
     case "connected":
-      return {
-        state: { phase: "open", attempt: 0, isFresh: false, isOnline: true, wasOpen: true },
-        timerMs: SILENCE_MS,
-      };
+      return go({ phase: "open", attempt: 0, isOnline: true, wasOpen: true }, SILENCE_MS);
     case "event":
       // It also says that there is a network, whatever the browser believes.
-      return { state: state.isOnline ? state : { ...state, isOnline: true }, timerMs: SILENCE_MS };
-    case "interrupted": {
+      return go({ isOnline: true }, SILENCE_MS);
+    case "interrupted":
       // The browser tries again by itself. Its failures do not re-arm the watchdog, or it would try for ever.
-      const next: StreamState = { ...state, phase: "opening" };
-      return state.phase === "open" ? { state: next, timerMs: SILENCE_MS } : { state: next };
-    }
-    case "failed":
-      if (input.status !== 401) return wait(input.retryMs);
-      if (!state.isFresh) return authorize({ isFresh: true });
-      return { state: { ...state, phase: "unauthorized" }, command: "close", timerMs: null };
+      return go({ phase: "opening" }, phase === "open" ? SILENCE_MS : undefined);
     case "timer":
-      return state.phase === "waiting" ? authorize() : wait(0);
+      return phase === "waiting" ? authorize() : wait(0);
     case "offline":
-      return { state: { ...state, isOnline: false } };
-    case "online": {
-      const next = { ...state, isOnline: true };
-      if (state.phase === "waiting") return authorize({ isOnline: true });
-      return state.phase === "open" || state.phase === "opening" ? { state: next, timerMs: DOUBT_MS } : { state: next };
-    }
+      return go({ isOnline: false });
+    case "online":
+      if (phase === "waiting") return authorize({ isOnline: true });
+      return go({ isOnline: true }, phase === "open" || phase === "opening" ? DOUBT_MS : undefined);
+    default:
+      return input.status === 401 ? go({ phase: "unauthorized" }, null, "close") : wait(input.retryMs);
   }
 }
 

@@ -26,13 +26,8 @@ export interface TabState {
   readonly isLeader: boolean;
 }
 
-export type Heard = "ignore" | "follow" | "depose";
-
-/** Whom to believe; `follow` also where the term is new. */
-export function hear({ term, isLeader }: TabState, other: number): Heard {
-  if (other < term || (other === term && isLeader)) return "ignore";
-  return isLeader ? "depose" : "follow";
-}
+/** Whom to follow; a leader that hears such a one is deposed. */
+export const isLed = ({ term, isLeader }: TabState, other: number): boolean => (isLeader ? other > term : other >= term);
 
 /** Above every term heard of, and by the clock above those that were not heard. */
 export const nextTerm = (term: number, now: number): number => Math.max(term + 1, now);

@@ -5,9 +5,9 @@
 
 import { isBehind } from "./cursor.ts";
 import { listen, locksOf, pause } from "./environment.ts";
-import { openEventStream, type EventStream, type Received, type StreamDeps } from "./eventStream.ts";
+import { openEventStream, type EventStream, type Received, type StreamOptions } from "./eventStream.ts";
 import type { StreamEvent } from "./protocol.ts";
-import { advance, hear, isLate, nextTerm, PONG_MS, SILENCE_MS, type TabMessage } from "./tabState.ts";
+import { advance, isLate, isLed, nextTerm, PONG_MS, SILENCE_MS, type TabMessage } from "./tabState.ts";
 import type { Status } from "./types.ts";
 
 export interface Feed {
@@ -15,45 +15,38 @@ export interface Feed {
   readonly reopen: () => void;
 }
 
-export interface FeedOptions extends StreamDeps {
+export interface FeedOptions extends Omit<StreamOptions, "onReceived"> {
   /** Names the channel and the locks: server and user. */
   readonly scope: string;
-  readonly shareStream: boolean;
-  readonly startCursor: string | null;
-}
-
-export interface FeedListener {
+  readonly shareStream?: boolean;
   /** In order, each once; with the place to start from next time. */
   readonly onEvent: (event: StreamEvent, cursor: string | null) => void;
-  readonly onStatus: (status: Status) => void;
   /** This tab has joined a stream that was open before: what it loads from now on is complete. */
   readonly onJoined: () => void;
 }
 
-export function openFeed(options: FeedOptions, listener: FeedListener, signal: AbortSignal): Feed {
+export function openFeed(options: FeedOptions, startCursor: string | null, signal: AbortSignal): Feed {
+  const { scope, shareStream = true, onEvent, onStatus, onJoined } = options;
   const locks = locksOf();
-  let cursor = options.startCursor;
+  let cursor = startCursor;
 
   /** Pass on what is new; false where something is missing before it. */
   function deliver(received: Received): boolean {
     const { verdict, cursor: next } = advance(cursor, received);
     cursor = next;
-    if (verdict === "deliver") listener.onEvent(received.event, cursor);
+    if (verdict === "deliver") onEvent(received.event, cursor);
     return verdict !== "hole";
   }
 
-  if (!options.shareStream || !locks || !globalThis.BroadcastChannel) {
-    const stream = openEventStream(options, cursor, { onReceived: deliver, onStatus: listener.onStatus }, signal);
-    return { reopen: () => stream.reopen() };
+  if (!shareStream || !locks || !globalThis.BroadcastChannel) {
+    return openEventStream({ ...options, onReceived: deliver }, cursor, signal);
   }
 
-  const { scope } = options;
   const channel = new BroadcastChannel(scope);
   let term = 0;
   let status: Status = "connecting";
-  let stream: EventStream | undefined;
-  let reign: AbortController | undefined; // while this tab leads
-  let queue = new AbortController(); // for the lock
+  let stream: EventStream | undefined; // while this tab leads
+  let seat = new AbortController(); // in the queue for the lock, and at its head
   let hasJoined = false;
   let heard = 0; // messages of a leader
   let askedAt = 0; // for what is missing
@@ -61,57 +54,58 @@ export function openFeed(options: FeedOptions, listener: FeedListener, signal: A
 
   signal.addEventListener("abort", () => {
     clearTimeout(watch);
-    queue.abort();
-    reign?.abort();
+    seat.abort();
     channel.close();
   });
   channel.onmessage = ({ data }: MessageEvent<TabMessage>) => onHeard(data);
-  listen("visibilitychange", () => globalThis.document.visibilityState === "visible" && lookAfterLeader(), signal);
-  void stand(locks);
-  say({ kind: "ping" });
-  expectNews();
+  listen("visibilitychange", () => globalThis.document.hidden || lookAfterLeader(), signal);
+  void stand();
+  join();
 
   return {
     reopen: () => (stream ? stream.reopen() : say({ kind: "reopen", cursor: null })),
   };
 
   /** Queue for the lock, lead while it is held, and queue again when deposed. */
-  async function stand(manager: LockManager, steal = false): Promise<void> {
-    queue.abort();
-    const mine = (queue = new AbortController());
+  async function stand(steal = false): Promise<void> {
+    seat.abort();
+    const mine = (seat = new AbortController());
     // A rejection says that the place in the queue was given up, or the lock was stolen.
-    await manager.request(scope, steal ? { steal } : { signal: mine.signal }, lead).catch(() => {});
-    if (mine !== queue) return;
-    reign?.abort();
-    if (!signal.aborted) void stand(manager);
+    await locks!.request(scope, steal ? { steal } : { signal: mine.signal }, () => lead(mine.signal)).catch(() => {});
+    if (mine !== seat) return;
+    mine.abort();
+    if (!signal.aborted) void stand();
   }
 
-  function lead(): Promise<void> {
+  function lead(until: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
-      if (signal.aborted) return resolve();
-      const mine = (reign = new AbortController());
+      if (until.aborted) return resolve();
       term = nextTerm(term, Date.now());
       clearTimeout(watch);
-      mine.signal.addEventListener("abort", () => {
-        stream = reign = undefined;
+      until.addEventListener("abort", () => {
+        stream = undefined;
         resolve();
-        if (!signal.aborted) rejoin();
+        if (!signal.aborted) join();
       });
       const onReceived = (received: Received) => {
         say({ kind: "event", term, received });
         deliver(received);
       };
-      stream = openEventStream(options, cursor, { onReceived, onStatus: tell }, mine.signal);
+      stream = openEventStream({ ...options, onReceived, onStatus: tell }, cursor, until);
     });
   }
 
   function tell(now: Status): void {
-    if (now !== status) listener.onStatus(now);
-    status = now;
+    take(now);
     say({ kind: "status", term, status, cursor });
   }
 
-  function rejoin(): void {
+  function take(now: Status): void {
+    if (now !== status) onStatus(now);
+    status = now;
+  }
+
+  function join(): void {
     hasJoined = false;
     say({ kind: "ping" });
     expectNews();
@@ -122,13 +116,10 @@ export function openFeed(options: FeedOptions, listener: FeedListener, signal: A
       if (stream) tell(status);
     } else if (message.kind === "reopen") {
       // Whoever misses less than another is served by that one's replay, too.
-      if (stream && (!message.cursor || isBehind(message.cursor, stream.cursor()))) {
-        stream.reopen(message.cursor ?? undefined);
-      }
+      if (stream && (!message.cursor || isBehind(message.cursor, stream.cursor()))) stream.reopen(message.cursor);
     } else {
-      const whom = hear({ term, isLeader: reign !== undefined }, message.term);
-      if (whom === "ignore") return;
-      if (whom === "depose") reign?.abort();
+      if (!isLed({ term, isLeader: !!stream }, message.term)) return;
+      if (stream) seat.abort();
       term = message.term;
       heard += 1;
       expectNews();
@@ -138,13 +129,12 @@ export function openFeed(options: FeedOptions, listener: FeedListener, signal: A
   }
 
   function follow(now: Status, place: string | null): void {
-    if (now !== status) listener.onStatus(now);
-    status = now;
+    take(now);
     if (now !== "open" || hasJoined) return;
     hasJoined = true;
     cursor ??= place;
     if (isBehind(cursor, place)) askForMissing();
-    listener.onJoined();
+    onJoined();
   }
 
   function askForMissing(): void {
@@ -160,20 +150,20 @@ export function openFeed(options: FeedOptions, listener: FeedListener, signal: A
 
   /** A leader that does not answer loses the lock: it hangs, or is frozen with it. */
   async function lookAfterLeader(): Promise<void> {
-    if (await isLed()) return;
+    if (await hasLeader()) return;
     await locks!.request(`${scope}:takeover`, { ifAvailable: true }, async (lock) => {
-      if (lock && !(await isLed())) void stand(locks!, true);
+      if (lock && !(await hasLeader())) void stand(true);
     }).catch(() => {}); // the page is going away
-    if (!signal.aborted && !reign) expectNews();
+    if (!signal.aborted && !stream) expectNews();
   }
 
-  async function isLed(): Promise<boolean> {
+  async function hasLeader(): Promise<boolean> {
     const before = heard;
     const since = Date.now();
-    if (!signal.aborted && !reign) say({ kind: "ping" });
+    if (!stream) say({ kind: "ping" });
     await pause(PONG_MS, signal);
-    if (signal.aborted || reign || heard !== before) return true;
-    return isLate(Date.now() - since) ? isLed() : false;
+    if (signal.aborted || stream || heard !== before) return true;
+    return isLate(Date.now() - since) && hasLeader();
   }
 
   function say(message: TabMessage): void {

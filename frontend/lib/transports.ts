@@ -1,4 +1,4 @@
-/** Two ways to read the stream. Neither decides anything: they tell, until the signal. */
+/** Two ways to read the stream. Neither decides anything: they tell, until the signal and maybe a moment longer. */
 
 import { answerOf, asClientError, type Api, type ApiError } from "./api.ts";
 import { EVENT_NAMES } from "./border.ts";
@@ -10,7 +10,7 @@ export interface StreamSink {
   /** The connection is lost; the browser comes back by itself. */
   readonly onInterrupted: () => void;
   /** It has ended; once, and the last call. Null: without a word why. */
-  readonly onEnd: (problem: ApiError | null, retryMs: number) => void;
+  readonly onEnd: (problem: ApiError | null, retryMs?: number) => void;
 }
 
 export interface EventSourceRequest {
@@ -23,53 +23,44 @@ export interface EventSourceRequest {
 /** The browser's own, which hides every status. */
 export function readEventSource(
   { EventSource, url, canReturn }: EventSourceRequest,
-  sink: StreamSink,
+  { onEvent, onInterrupted, onEnd }: StreamSink,
   signal: AbortSignal,
 ): void {
   const source = new EventSource(url, { withCredentials: true });
-  signal.addEventListener("abort", () => source.close());
+  const close = () => source.close();
+  signal.addEventListener("abort", close);
   for (const name of EVENT_NAMES) {
-    source.addEventListener(name, (event: MessageEvent<string>) => {
-      if (!signal.aborted) sink.onEvent(name, event.data, event.lastEventId);
-    });
+    source.addEventListener(name, ({ data, lastEventId }: MessageEvent<string>) => onEvent(name, data, lastEventId));
   }
   source.onerror = () => {
-    if (signal.aborted) return;
-    if (canReturn && source.readyState === 0) return sink.onInterrupted();
-    source.close();
-    sink.onEnd(null, 0);
+    if (canReturn && source.readyState === 0) return onInterrupted();
+    close();
+    onEnd(null);
   };
 }
 
 export interface FetchRequest {
   readonly api: Api;
-  readonly token: string;
   readonly path: string;
 }
 
 /** For bearer tokens, and where there is no EventSource. */
-export async function readFetch({ api, token, path }: FetchRequest, sink: StreamSink, signal: AbortSignal): Promise<void> {
+export async function readFetch(
+  { api, path }: FetchRequest,
+  { onEvent, onEnd }: StreamSink,
+  until: AbortSignal,
+): Promise<void> {
   let retryMs = 0;
   let problem: ApiError | null = null;
   try {
-    const parse = createSseParser({
-      onBlock: ({ name, data, lastEventId }) => {
-        if (!signal.aborted) sink.onEvent(name, data, lastEventId);
-      },
-      onRetry: (ms) => {
-        retryMs = ms;
-      },
+    const response = await api.request("GET", path, { until, isStream: true });
+    if (response.status !== 200) await answerOf(response);
+    const write = createSseParser(onEvent, (ms) => {
+      retryMs = ms;
     });
-    const response = await api.request("GET", path, { token, signal, isStream: true });
-    if (response.status !== 200 || !response.body) await answerOf(response);
-    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      parse(value);
-    }
+    await response.body!.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({ write }));
   } catch (error) {
     problem = asClientError(error);
   }
-  if (!signal.aborted) sink.onEnd(problem, retryMs);
+  onEnd(problem, retryMs);
 }

@@ -10,7 +10,7 @@ export interface Typing {
 }
 
 export interface TypingOptions {
-  readonly me: string;
+  readonly userId: string;
   readonly onChange: () => void;
   readonly tell: (conversationId: string, isTyping: boolean) => void;
   readonly signal: AbortSignal;
@@ -19,12 +19,12 @@ export interface TypingOptions {
 const AGAIN_MS = 2_500; // the server passes one on every 2 s, and the others forget it after 6 s
 const NOBODY: readonly string[] = [];
 
-export function createTyping({ me, onChange, tell, signal }: TypingOptions): Typing {
+export function createTyping({ userId: me, onChange, tell, signal }: TypingOptions): Typing {
   const names = new Map<string, readonly string[]>();
   const timers = new Map<string, ReturnType<typeof setTimeout>>();
   const toldAt = new Map<string, number>();
 
-  signal.addEventListener("abort", () => timers.forEach((timer) => clearTimeout(timer)));
+  signal.addEventListener("abort", () => timers.forEach(clearTimeout));
 
   return {
     apply({ event, data }) {
@@ -37,8 +37,8 @@ export function createTyping({ me, onChange, tell, signal }: TypingOptions): Typ
     },
     who,
     set(id, isTyping) {
-      const last = toldAt.get(id);
-      if (isTyping ? last !== undefined && Date.now() - last < AGAIN_MS : last === undefined) return;
+      const last = toldAt.get(id) ?? 0;
+      if (isTyping ? Date.now() - last < AGAIN_MS : !last) return;
       if (isTyping) toldAt.set(id, Date.now());
       else toldAt.delete(id);
       tell(id, isTyping);

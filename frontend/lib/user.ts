@@ -16,19 +16,17 @@ import { createView, targetOf } from "./view.ts";
 
 export type UserActions = Omit<Actions, "reconnect" | "signOut">;
 
-export interface User {
-  readonly me: string;
-  readonly actions: UserActions;
+export interface User extends UserActions {
+  readonly userId: string;
   /** The state, with all that has changed taken in. */
-  readonly look: () => Omit<State, "status" | "userId" | "error">;
+  readonly look: () => Omit<State, "status" | "error">;
   readonly reopen: () => void;
   readonly forget: () => Promise<unknown>;
 }
 
-export interface UserOptions {
-  readonly me: string;
+export interface UserOptions extends ClientOptions {
+  readonly userId: string;
   readonly api: Api;
-  readonly options: ClientOptions;
   readonly onChange: () => void;
   readonly onEvent: (event: StreamEvent) => void;
   readonly onStatus: (status: Status) => void;
@@ -37,40 +35,35 @@ export interface UserOptions {
   readonly signal: AbortSignal;
 }
 
-export async function openUser({ me, api, options, onChange, signal, ...listener }: UserOptions): Promise<User> {
-  const { baseUrl = "" } = options;
-  const scope = `gapless:${baseUrl}:${me}`;
-  const storage = await openOutboxStorage(options.keepOutbox === false ? null : scope);
-  const store = createMessageStore(me, (message) => outbox.settle(message));
+export function openUser(options: UserOptions): User {
+  const { userId, api, baseUrl = "", onChange, signal } = options;
+  const scope = `gapless:${baseUrl}:${userId}`;
+  const store = createMessageStore(userId, (message) => outbox.settle(message));
   const outbox = createOutbox({
-    me,
-    api,
-    storage,
+    ...options,
+    storage: openOutboxStorage(scope, options.keepOutbox),
     scope,
-    signal,
     onSent(message) {
       store.takeMessage(message);
-      sync.work();
+      void sync.work();
       onChange();
     },
     onChange(item) {
-      const entry = store.entries.get(targetOf(item, store) ?? "");
-      if (entry) store.touch(entry);
+      const id = targetOf(item, store);
+      if (id) store.touch(id);
       onChange();
     },
   });
-  const sync = createSync({ api, store, onChange, onError: listener.onError });
+  const sync = createSync({ ...options, store });
   const reads = createReads(api);
   const typing = createTyping({
-    me,
-    onChange,
-    signal,
+    ...options,
     tell: (id, is_typing) => void api.call("POST", `/conversations/${id}/typing`, { is_typing }).catch(() => {}),
   });
-  const view = createView(store, outbox.items);
+  const view = createView(store, outbox.line);
   let cursor: string | null = null;
-  let feed: Feed | null = null;
-  let session: AbortController | null = null;
+  let feed: Feed | undefined;
+  let session: AbortController | undefined;
 
   // A frozen tab, or one in the back/forward cache, would keep its lock and its stream, and pass nothing on.
   listen("pagehide freeze", suspend, signal);
@@ -79,37 +72,74 @@ export async function openUser({ me, api, options, onChange, signal, ...listener
   signal.addEventListener("abort", suspend);
   resume();
 
-  return { me, actions: actionsOf(), look, reopen: () => feed?.reopen(), forget: outbox.clear };
+  const path = (id: string) => `/messages/${id}`;
+  return {
+    userId,
+    look,
+    reopen: () => feed?.reopen(),
+    forget: outbox.clear,
+    messages(id) {
+      const entry = store.show(id);
+      entry.askedAt = Date.now();
+      if (store.wanted.has(id)) void sync.work();
+      return entry.shown;
+    },
+    hasLoaded: (id) => threadOf(id)?.rev != null,
+    hasMore: (id) => threadOf(id)?.hasMore ?? false,
+    loadOlder: sync.older,
+    typing: typing.who,
+    send: outbox.send,
+    retry: outbox.retry,
+    discard: outbox.discard,
+    async edit(id, content) {
+      store.takeMessage(checkMessage(await api.call("PATCH", path(id), { content })));
+      onChange();
+    },
+    async remove(id) {
+      await api.call("DELETE", path(id));
+    },
+    async react(id, emoji, on = true) {
+      await api.call(on ? "PUT" : "DELETE", `${path(id)}/reactions/${encodeURIComponent(emoji)}`);
+    },
+    markRead(id, seq) {
+      const held = store.entries.get(id)?.conversation;
+      const to = seq ?? held?.last_seq ?? 0;
+      if (held ? to <= held.last_read_seq : !to) return;
+      store.takeRead(id, userId, to);
+      reads.mark(id, to);
+      onChange();
+    },
+    setTyping: typing.set,
+    async createConversation(request) {
+      const made = checkConversation(await api.call("POST", "/conversations", request));
+      store.takeConversation(made);
+      onChange();
+      return made;
+    },
+    loadMoreConversations: sync.moreConversations,
+    call: api.call as Actions["call"],
+  };
 
   function resume(): void {
     if (session || signal.aborted) return;
     session = new AbortController();
     outbox.drain(session.signal);
-    const { transport = "auto", shareStream = true, EventSource = globalThis.EventSource } = options;
-    const { onStatus, onError } = listener;
-    feed = openFeed(
-      { api, baseUrl, userId: me, transport, EventSource, scope, shareStream, startCursor: cursor, onError },
-      { onEvent: take, onStatus, onJoined: catchUp },
-      session.signal,
-    );
+    feed = openFeed({ ...options, scope, onEvent: take, onJoined: catchUp }, cursor, session.signal);
   }
 
   function suspend(): void {
     session?.abort();
-    session = feed = null;
+    session = feed = undefined;
   }
 
   function take(event: StreamEvent, place: string | null): void {
     cursor = place;
     store.apply(event);
     typing.apply(event);
-    if (event.event === "connected") catchUp();
-    if (event.event === "resync") {
-      if (event.data.scope === "all") store.distrust();
-      catchUp();
-    }
-    if (session) sync.work();
-    listener.onEvent(event);
+    if (event.event === "resync" && event.data.scope === "all") store.distrust();
+    if (event.event === "connected" || event.event === "resync") catchUp();
+    if (session) void sync.work();
+    options.onEvent(event);
     onChange();
   }
 
@@ -122,65 +152,19 @@ export async function openUser({ me, api, options, onChange, signal, ...listener
   }
 
   function look() {
-    view.refresh();
-    const conversations = view.conversations();
-    const hasMore = sync.hasMoreConversations();
+    const conversations = view();
+    const next = sync.next();
     return {
+      userId,
       conversations,
-      hasMoreConversations: hasMore === true,
-      isLoaded: hasMore !== null,
+      hasMoreConversations: !!next,
+      isLoaded: next !== undefined,
       unread: conversations.reduce((sum, { unread }) => sum + unread, 0),
-      queued: [...outbox.items.values()].filter(({ status }) => status === "sending").length,
+      queued: outbox.line().filter(({ status }) => status === "sending").length,
     };
   }
 
   function threadOf(id: string) {
     return store.entries.get(id)?.thread;
-  }
-
-  function actionsOf(): UserActions {
-    const path = (id: string, emoji = "") => `/messages/${id}${emoji && `/reactions/${encodeURIComponent(emoji)}`}`;
-    return {
-      messages(id) {
-        const entry = store.show(id);
-        entry.askedAt = Date.now();
-        if (store.wanted.has(id)) sync.work();
-        return view.messages(id);
-      },
-      hasLoaded: (id) => threadOf(id)?.rev != null,
-      hasMore: (id) => threadOf(id)?.hasMore ?? false,
-      loadOlder: sync.older,
-      typing: typing.who,
-      send: outbox.send,
-      retry: outbox.retry,
-      discard: outbox.discard,
-      async edit(id, content) {
-        store.takeMessage(checkMessage(await api.call("PATCH", path(id), { content })));
-        onChange();
-      },
-      async remove(id) {
-        await api.call("DELETE", path(id));
-      },
-      async react(id, emoji, on = true) {
-        await api.call(on ? "PUT" : "DELETE", path(id, emoji));
-      },
-      markRead(id, seq) {
-        const held = store.entries.get(id)?.conversation;
-        const to = seq ?? held?.last_seq ?? 0;
-        if (held ? to <= held.last_read_seq : !to) return;
-        store.takeRead(id, me, to);
-        reads.mark(id, to);
-        onChange();
-      },
-      setTyping: typing.set,
-      async createConversation(request) {
-        const made = checkConversation(await api.call("POST", "/conversations", request));
-        store.takeConversation(made);
-        onChange();
-        return made;
-      },
-      loadMoreConversations: sync.moreConversations,
-      call: api.call as Actions["call"],
-    };
   }
 }

@@ -98,17 +98,23 @@ function LastLine({ conversation, last, me, draft, typing }: LastLineProps) {
   if (draft.trim() !== "") {
     return (
       <span className="conversation-last">
-        <strong>Draft:</strong> {draft}
+        <strong>Draft:</strong> <bdi>{draft}</bdi>
       </span>
     );
   }
   if (last === null) return <span className="conversation-last">No messages yet</span>;
   if (last.deleted_at !== null) return <span className="conversation-last is-gone">Message deleted</span>;
-  const who = last.sender.id === me ? "You: " : conversation.kind === "group" ? `${firstNameOf(nameOf(last.sender))}: ` : "";
+  const who = last.sender.id === me ? "You" : conversation.kind === "group" ? firstNameOf(nameOf(last.sender)) : null;
+  // Each for itself: a name that turns the direction of writing turns no more than itself.
   return (
     <span className="conversation-last">
-      {who}
-      {last.content}
+      {who !== null && (
+        <>
+          <bdi>{who}</bdi>
+          {": "}
+        </>
+      )}
+      <bdi>{last.content}</bdi>
     </span>
   );
 }

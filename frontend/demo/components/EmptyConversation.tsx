@@ -4,7 +4,7 @@ export function EmptyConversation({ hasChats }: { readonly hasChats: boolean }) 
   return (
     <div className="conversation">
       <div className="empty">
-        <Icon name="reply" />
+        <Icon name="chat" />
         <p>{hasChats ? "Choose a chat from the list." : "Your messages will be here."}</p>
       </div>
     </div>

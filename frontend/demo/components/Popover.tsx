@@ -22,8 +22,12 @@ export function Popover({ anchor, label, onClose, children, className = "", role
     const popover = ref.current;
     if (popover === null) return;
     popover.showPopover();
+    // Also when what is in it has been loaded.
+    const grown = new ResizeObserver(() => place(popover, anchor));
+    grown.observe(popover);
     place(popover, anchor);
     (popover.querySelector<HTMLElement>("[data-first]") ?? popover).focus();
+    return () => grown.disconnect();
   }, [anchor]);
 
   useEffect(() => {

@@ -7,9 +7,9 @@ export function toneOf(id: string): number {
   return Math.abs(hash) % TONES;
 }
 
-/** The first letters of the first and the last word. */
+/** The first letters of the first and the last word; of a name in one piece, such as an id, of its parts. */
 export function initialsOf(name: string): string {
-  const words = name.split(/[\s._-]+/u).filter(Boolean);
+  const words = name.split(/\s/u.test(name.trim()) ? /\s+/u : /[._-]+/u).filter(Boolean);
   const chosen = words.length > 1 ? [words[0], words.at(-1)] : words;
   return chosen.map((word) => (word ? firstCharacter(word) : "")).join("").toLocaleUpperCase() || "?";
 }

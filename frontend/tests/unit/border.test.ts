@@ -16,6 +16,7 @@ const checked: Record<string, border.Check<unknown>> = {
   ReadReceipt: border.eventData.read_receipt,
   TypingStatus: border.eventData.typing_status,
   ConversationNotice: border.eventData.conversation_updated,
+  OwnSettings: border.eventData.conversation_updated,
   Heartbeat: border.eventData.heartbeat,
   Resync: border.eventData.resync,
 };

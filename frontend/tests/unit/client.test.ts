@@ -136,6 +136,14 @@ describe("the client", () => {
     await until(() => client.getState().conversations.length === 1);
   });
 
+  test("lists no longer what is gone from the list after a reconnect, also if nothing else is different", async () => {
+    const client = start();
+    await until(() => client.getState().conversations.length === 1);
+    server.on(LIST, listed());
+    for (const response of server.open) response.destroy();
+    await until(() => client.getState().conversations.length === 0);
+  });
+
   test("does not ask for ever for a conversation that is not there", async () => {
     const client = await opened();
     const other = "01900000-0000-7000-8000-000000000009";
@@ -263,6 +271,16 @@ describe("whose client it is", () => {
     await until(() => client.getState().status === "open");
   });
 
+  test("is waited for by what is to be done, until the client is closed", async () => {
+    const client = start({ token: "nonsense" });
+    const [sent, edited] = [client.send({ conversationId: ROOM, content: "x" }), client.edit("m", "x")];
+    const ends = Promise.allSettled([sent, edited]);
+    await until(() => client.getState().status === "unauthorized");
+    client.close();
+    expect(await ends).toMatchObject([{ reason: { code: "closed" } }, { reason: { code: "closed" } }]);
+    expect(server.asked).toEqual([]);
+  });
+
   test("asks again for a token that cannot be had just now", async () => {
     vi.spyOn(Math, "random").mockReturnValue(0);
     const token = vi.fn(async () => aToken("bob")).mockRejectedValueOnce(new Error("no network"));
@@ -312,6 +330,15 @@ test("a message of ada's is shown with what the server says, and nothing of a pr
   client.messages(ROOM);
   await until(() => client.messages(ROOM).length === 1);
   expect(client.messages(ROOM)).toEqual([{ ...aMessage(1), sender: ADA, status: "sent", error: null }]);
+});
+
+test("a browser that never opens its database has a stream all the same, at once", async () => {
+  const asked = vi.fn(() => ({}));
+  vi.stubGlobal("indexedDB", { open: asked });
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const client = start();
+  await until(() => client.getState().status === "open");
+  expect(asked).toHaveBeenCalled();
 });
 
 test("a stream that opens and breaks off at once is tried with growing pauses", async () => {

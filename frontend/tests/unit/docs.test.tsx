@@ -11,6 +11,7 @@ import { json, type ScriptedServer } from "../support/scriptedServer.ts";
 import { until } from "../support/until.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
+const COMPILES = { timeout: 90_000 }; // a few seconds, on a machine that has nothing else to do
 let server: ScriptedServer | undefined;
 let folder: string | undefined;
 
@@ -21,8 +22,8 @@ afterEach(async () => {
 });
 
 /** The block between two markers of the document, in a file of its own, reading the sources of the package. */
-function example(name: string, suffix: string): string {
-  const text = readFileSync(join(ROOT, "../docs/client.md"), "utf8");
+function example(document: string, name: string, suffix: string): string {
+  const text = readFileSync(join(ROOT, "..", document), "utf8");
   const code = new RegExp(`<!-- example:${name} -->\n\`\`\`\\w+\n(.*?)\`\`\`\n<!-- /example:${name} -->`, "s").exec(text)![1]!;
   folder = mkdtempSync(join(import.meta.dirname, ".example-"));
   const file = `${folder}/example${suffix}`;
@@ -45,8 +46,8 @@ const written = (body: Record<string, unknown>) => ({
   client_message_id: body["client_message_id"] as string,
 });
 
-test("the React example compiles, shows a conversation, and sends", { timeout: 30_000 }, async () => {
-  const file = example("react", ".tsx");
+test.each(["README.md", "docs/client.md"])("the React example of %s compiles, shows a conversation, and sends", COMPILES, async (document) => {
+  const file = example(document, "react", ".tsx");
   expect(readFileSync(file, "utf8").trim().split("\n").length).toBeLessThanOrEqual(17); // 15 lines, and the import
   expect(mistakesOf(file)).toEqual([]);
 
@@ -69,8 +70,8 @@ test("the React example compiles, shows a conversation, and sends", { timeout: 3
   expect(chat.askedFor("POST /messages/send")[0]!.body).toMatchObject({ conversation_id: ROOM, content: "hello" });
 });
 
-test("the plain example names what the client has", async () => {
-  const file = example("plain", ".ts");
+test("the plain example names what the client has", COMPILES, async () => {
+  const file = example("docs/client.md", "plain", ".ts");
   const text = readFileSync(file, "utf8");
   writeFileSync(
     file,

@@ -33,12 +33,17 @@ function open(transport: TransportChoice, token: TokenSource = aToken("bob")) {
   const api = createApi({ baseUrl: server.url, source: () => token, fetch, signal, onToken: () => {} });
   const sourceOf = EventSource as unknown as typeof globalThis.EventSource;
   const opened = openEventStream(
-    { api, baseUrl: server.url, userId: "bob", transport, EventSource: sourceOf, onError: (error) => errors.push(error) },
-    null,
     {
+      api,
+      baseUrl: server.url,
+      userId: "bob",
+      transport,
+      EventSource: sourceOf,
       onReceived: (one) => received.push(one),
       onStatus: (now) => statuses.at(-1) === now || statuses.push(now),
+      onError: (error) => errors.push(error),
     },
+    null,
     signal,
   );
   return {

@@ -1,6 +1,7 @@
 // @vitest-environment happy-dom
 import { act, cleanup, fireEvent, render, screen } from "@testing-library/react";
-import { StrictMode, useEffect, useRef } from "react";
+import { StrictMode, useEffect, useRef, version as reactVersion } from "react";
+import { version as domVersion } from "react-dom";
 import { renderToString } from "react-dom/server";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { useUserMessageStream } from "../../hooks/useUserMessageStream.ts";
@@ -56,6 +57,11 @@ const lines = () => screen.queryAllByRole("listitem").map(({ textContent }) => t
 const streams = () => server.askedFor(STREAM).length;
 
 describe("the hook", () => {
+  test("is drawn by the React that this run is for", () => {
+    const majors = [reactVersion, domVersion].map((version) => version.split(".")[0]);
+    expect(majors).toEqual([process.env["REACT_MAJOR"], process.env["REACT_MAJOR"]]);
+  });
+
   test("shows a conversation, and what comes", async () => {
     render(<Chat />);
     await until(() => lines().length === 1);

@@ -46,9 +46,9 @@ async function openTab({ isOnline = true } = {}): Promise<Outbox & { tab: AbortC
   const sent: string[] = [];
   const name = `gapless-test-outbox:${scope}`;
   const outbox = createOutbox({
-    me: "ada",
+    userId: "ada",
     api: createApi({ baseUrl: server.url, source: () => aToken("ada"), fetch, signal, onToken: () => {} }),
-    storage: await openOutboxStorage(name),
+    storage: openOutboxStorage(name),
     scope: name,
     onSent: (message) => sent.push(message.content),
     onChange: () => {},
@@ -76,7 +76,7 @@ describe("sending", () => {
     const outbox = await openTab();
     let wasStored = false;
     server.on(SEND, async (response, asked) => {
-      const storage = await openOutboxStorage(`gapless-test-outbox:${scope}`);
+      const storage = openOutboxStorage(`gapless-test-outbox:${scope}`);
       wasStored = (await storage.all()).some(({ id }) => id === asked.body["client_message_id"]);
       commit(response, asked);
     });
@@ -160,7 +160,7 @@ describe("what waits", () => {
     const before = await openTab({ isOnline: false });
     void say(before, "one");
     void say(before, "two");
-    const storage = await openOutboxStorage(`gapless-test-outbox:${scope}`);
+    const storage = openOutboxStorage(`gapless-test-outbox:${scope}`);
     for (let count = 0; count < 2; ) count = (await storage.all()).length;
     const key = [...before.items.keys()];
     before.tab.abort();
@@ -188,7 +188,19 @@ describe("what waits", () => {
     await until(() => outbox.items.size === 1);
     await outbox.clear();
     expect(await end).toMatchObject({ status: "failed", error: { code: "discarded" } });
-    expect(await (await openOutboxStorage(`gapless-test-outbox:${scope}`)).all()).toEqual([]);
+    expect(await openOutboxStorage(`gapless-test-outbox:${scope}`).all()).toEqual([]);
+  });
+
+  test("is gone after a sign-out, also what this tab has not read yet", async () => {
+    const before = await openTab({ isOnline: false });
+    void say(before, "secret");
+    const storage = openOutboxStorage(`gapless-test-outbox:${scope}`);
+    for (let count = 0; count < 1; ) count = (await storage.all()).length;
+    before.tab.abort();
+    const after = await openTab({ isOnline: false });
+    await after.clear();
+    expect(await storage.all()).toEqual([]);
+    expect(states(after)).toEqual([]);
   });
 
   test("is settled by the echo, when that is faster than the answer", async () => {
@@ -236,10 +248,38 @@ describe("two tabs", () => {
   });
 });
 
-test("without IndexedDB it works until the reload", async () => {
-  vi.stubGlobal("indexedDB", undefined);
-  const outbox = await openTab();
-  expect((await say(outbox, "hello")).status).toBe("sent");
+describe("without a storage", () => {
+  beforeEach(() => vi.stubGlobal("indexedDB", undefined));
+
+  test("it works until the reload, also a second try", async () => {
+    server.on(SEND, problem(404, "not_found"), commit);
+    const outbox = await openTab();
+    const { id, status } = await say(outbox, "hello");
+    expect(status).toBe("failed");
+    outbox.retry(id);
+    await until(() => outbox.sent.length === 1);
+    expect(new Set(keys()).size).toBe(1);
+  });
+
+  test("another tab shows what waits, and leaves it to the one that has it", async () => {
+    const [one, two] = [await openTab({ isOnline: false }), await openTab()];
+    const end = say(one, "hello");
+    await until(() => states(two)[0] === "hello: sending");
+    two.drain(two.tab.signal);
+    const other = say(two, "bye");
+    expect((await other).status).toBe("sent");
+    expect(posted()).toEqual(["bye"]);
+    one.drain(one.tab.signal);
+    expect((await end).status).toBe("sent");
+    await until(() => two.items.size === 0);
+    expect(posted()).toEqual(["bye", "hello"]);
+  });
+});
+
+test("nothing is kept where that is not wanted", async () => {
+  const storage = openOutboxStorage(`gapless-test-outbox:${scope}`, false);
+  await expect(storage.all()).rejects.toThrow();
+  expect((await indexedDB.databases()).map(({ name }) => name)).not.toContain(`gapless-test-outbox:${scope}`);
 });
 
 test("an answer that is none is tried again", async () => {

@@ -1,11 +1,20 @@
 import { describe, expect, test } from "vitest";
-import { createSseParser, type SseBlock } from "../../lib/sse.ts";
+import { createSseParser } from "../../lib/sse.ts";
 import { seeded } from "../support/random.ts";
 
-function parse(...pieces: string[]): { blocks: SseBlock[]; retries: number[] } {
-  const blocks: SseBlock[] = [];
+interface Block {
+  readonly name: string;
+  readonly data: string;
+  readonly lastEventId: string;
+}
+
+function parse(...pieces: string[]): { blocks: Block[]; retries: number[] } {
+  const blocks: Block[] = [];
   const retries: number[] = [];
-  const take = createSseParser({ onBlock: (block) => blocks.push(block), onRetry: (ms) => retries.push(ms) });
+  const take = createSseParser(
+    (name, data, lastEventId) => blocks.push({ name, data, lastEventId }),
+    (ms) => retries.push(ms),
+  );
   pieces.forEach(take);
   return { blocks, retries };
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { isBehind, judge } from "../../lib/cursor.ts";
 import type { StreamEvent } from "../../lib/protocol.ts";
-import { advance, hear, isLate, nextTerm } from "../../lib/tabState.ts";
+import { advance, isLate, isLed, nextTerm } from "../../lib/tabState.ts";
 import { aMessage, connectedAt } from "../support/samples.ts";
 
 describe("a cursor", () => {
@@ -31,12 +31,8 @@ describe("a cursor", () => {
 
 describe("what a tab makes of what it hears", () => {
   test("ignores a lower term, follows its own or a higher, and deposes itself for a higher", () => {
-    expect(hear({ term: 5, isLeader: false }, 4)).toBe("ignore");
-    expect(hear({ term: 5, isLeader: false }, 5)).toBe("follow");
-    expect(hear({ term: 5, isLeader: false }, 6)).toBe("follow");
-    expect(hear({ term: 5, isLeader: true }, 4)).toBe("ignore");
-    expect(hear({ term: 5, isLeader: true }, 5)).toBe("ignore");
-    expect(hear({ term: 5, isLeader: true }, 6)).toBe("depose");
+    expect([4, 5, 6].map((other) => isLed({ term: 5, isLeader: false }, other))).toEqual([false, true, true]);
+    expect([4, 5, 6].map((other) => isLed({ term: 5, isLeader: true }, other))).toEqual([false, false, true]);
   });
 
   test("counts terms above all that were heard, whatever the clock says", () => {

@@ -57,13 +57,9 @@ function openTab({ cursor = null as string | null, shareStream = true } = {}): T
       baseUrl: server.url,
       userId: "bob",
       transport: "fetch",
-      EventSource: undefined,
       scope: name(),
       shareStream,
-      startCursor: cursor,
       onError: () => {},
-    },
-    {
       onEvent(event, place) {
         tab.events.push(event);
         if (event.event === "new_message") tab.texts.push(event.data.content);
@@ -72,6 +68,7 @@ function openTab({ cursor = null as string | null, shareStream = true } = {}): T
       onStatus: (now) => (tab.status = now),
       onJoined: () => tab.joins.push(tab.events.length),
     },
+    cursor,
     signal,
   );
   const whole = Object.assign(tab, { feed });
