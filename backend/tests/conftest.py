@@ -17,6 +17,8 @@ from app.embedded import PostgresProcess, ValkeyProcess, start_postgres, start_v
 from tests.support.servers import Server
 from tests.support.streams import StreamClient
 
+pytest_plugins = ["tests.plugins.browser"]
+
 StartServer = Callable[..., Awaitable[Server]]
 OpenStream = Callable[..., Awaitable[StreamClient]]
 
