@@ -16,7 +16,7 @@ LINTED := backend $(wildcard benchmarks)
 RUFF_CONFIG := --config backend/pyproject.toml
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate --python-version 3.11 --extra embedded pyproject.toml
-TEST_PACKAGES := chromium curl nginx haproxy libfaketime
+TEST_PACKAGES := chromium curl fonts-noto-color-emoji nginx haproxy libfaketime
 # Wanted where Debian has them.
 OPTIONAL_TEST_PACKAGES := libnginx-mod-nchan
 
@@ -101,6 +101,10 @@ format: .venv/.dev-synced ## Rewrite the Python files in the one style
 .PHONY: docs
 docs: .venv/.synced ## Write the documents that are made of the code: docs/openapi.json, docs/asyncapi.yaml, .env.example
 	@$(BIN)/python -m app.documents .
+
+.PHONY: screenshots
+screenshots: .venv/.dev-synced page ## Take the pictures of docs/images/ anew
+	@cd backend && PYTHONPATH=. exec ../$(BIN)/python -m tests.screenshots
 
 .PHONY: lock
 lock: $(UV) ## Write the lock files anew (UPGRADE=--upgrade for newer versions)

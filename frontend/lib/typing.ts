@@ -16,7 +16,8 @@ export interface TypingOptions {
   readonly signal: AbortSignal;
 }
 
-const AGAIN_MS = 2_500; // the server passes one on every 2 s, and the others forget it after 6 s
+const PAUSE_MS = 2_100; // the server drops what comes within 2 s of the last it passed on
+const AGAIN_MS = 2_500; // the others forget it after 6 s
 const NOBODY: readonly string[] = [];
 
 export function createTyping({ userId: me, onChange, tell, signal }: TypingOptions): Typing {
@@ -31,19 +32,25 @@ export function createTyping({ userId: me, onChange, tell, signal }: TypingOptio
       if (event === "typing_status" && data.user_id !== me) {
         note(data.conversation_id, data.user_id, data.is_typing ? data.expires_in : 0);
       } else if (event === "new_message") {
-        note(data.conversation_id, data.sender.id, 0);
+        note(data.conversation_id, data.sender.id, 0); // of oneself: what was yet to be told, too
         if (data.sender.id === me) toldAt.delete(data.conversation_id);
       }
     },
     who,
     set(id, isTyping) {
-      const last = toldAt.get(id) ?? 0;
-      if (isTyping ? Date.now() - last < AGAIN_MS : !last) return;
-      if (isTyping) toldAt.set(id, Date.now());
-      else toldAt.delete(id);
-      tell(id, isTyping);
+      const [key, last, now] = [`${id} ${me}`, toldAt.get(id) ?? 0, Date.now()];
+      clearTimeout(timers.get(key));
+      if (!isTyping && last) timers.set(key, setTimeout(stop, last + PAUSE_MS - now, id));
+      if (!isTyping || now - last < AGAIN_MS) return;
+      toldAt.set(id, now);
+      tell(id, true);
     },
   };
+
+  function stop(id: string): void {
+    toldAt.delete(id);
+    tell(id, false);
+  }
 
   function who(id: string): readonly string[] {
     return names.get(id) ?? NOBODY;

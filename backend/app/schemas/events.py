@@ -80,6 +80,14 @@ class ConversationNotice(_Payload):
     role: None = None
 
 
+class OwnSettings(_Payload):
+    """Your own settings of a conversation, to your own devices. Without a rev: it raises none."""
+
+    id: UUID
+    muted_until: datetime | None
+    hidden: bool
+
+
 class Heartbeat(_Payload):
     """The stream lives."""
 
@@ -157,7 +165,7 @@ class ConversationUpdatedEvent(_Event):
     """Title, members or your own settings changed."""
 
     event: Literal["conversation_updated"]
-    data: Conversation | ConversationNotice
+    data: Conversation | ConversationNotice | OwnSettings
 
 
 class HeartbeatEvent(_Event):

@@ -11,9 +11,11 @@ from pydantic import SecretStr
 
 from app import asyncapi
 from app.documents import documents, to_yaml
+from app.schemas.conversations import Conversation
 from app.schemas.events import EVENTS, stream_event
 from app.settings import Settings
 from tests.support.servers import new_user
+from tests.support.streams import Event
 
 ROOT = Path(__file__).parents[3]
 
@@ -80,10 +82,18 @@ async def test_every_event_of_a_real_stream_is_as_documented(start_server, open_
     await act(server, ada, "POST", f"/conversations/{group}/read", json={"seq": second["seq"]})
     await act(server, ada, "POST", f"/conversations/{group}/typing", json={"is_typing": True})
     await act(server, ada, "PATCH", f"/conversations/{group}", json={"title": "renamed"})
+    await act(server, bob, "PATCH", f"/conversations/{group}/me", json={"muted_until": "2100-01-01T00:00:00Z"})
+    await act(server, bob, "PATCH", f"/conversations/{group}/me", json={"muted_until": None})
+    third = await server.post(ada, group, "before bob is back")
     await act(server, ada, "DELETE", f"/conversations/{group}/members/{bob}")
-    while not any(e.name == "conversation_updated" and e.json.get("role", "") is None for e in stream.events):
+    await act(server, ada, "PUT", f"/conversations/{group}/members/{bob}")
+    await act(server, ada, "PATCH", f"/messages/{third['id']}", json={"content": "not for bob"})
+    own = {"id", "muted_until", "hidden"}
+    while len(forms := forms_of_conversation_updated(stream.events)) < 4:
         await stream.next()
     await stream.until("heartbeat")
+    whole = set(Conversation.model_fields)
+    assert forms == {frozenset(form) for form in (whole, {"id", "rev"}, {"id", "rev", "role"}, own)}
 
     seen = [event for event in stream.events if event.data]
     assert {event.name for event in seen} == {get_args(kind.model_fields["event"].annotation)[0] for kind in EVENTS}
@@ -98,6 +108,11 @@ async def test_every_event_of_a_real_stream_is_as_documented(start_server, open_
             assert event.id is None
         stream_event.validate_json(json.dumps(block))
         jsonschema.validate(block, schema)
+
+
+def forms_of_conversation_updated(events: list[Event]) -> set[frozenset[str]]:
+    """Protocol 3.7: there are four, told apart by what they hold."""
+    return {frozenset(event.json) for event in events if event.name == "conversation_updated" and event.data}
 
 
 async def act(server, user: str, method: str, path: str, **body) -> None:

@@ -7,7 +7,9 @@ from pydantic import BaseModel
 
 from app import events
 from app.db import changes, members
+from app.db.conversations import OwnSettings
 from app.schemas import conversations, messages
+from app.schemas import events as event_schemas
 from app.services import pages
 
 
@@ -25,6 +27,7 @@ from app.services import pages
         (conversations.ReadState, members.ReadState),
         (conversations.ReadPosition, changes.ReadPosition),
         (conversations.Changes, changes.Changes),
+        (event_schemas.OwnSettings, OwnSettings),
     ],
 )
 def test_the_same_fields_in_the_same_order(documented: type[BaseModel], written: type):
