@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,9 +18,9 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
+from tests.faults.kit.link import Link
 from tests.history.checker import check
 from tests.history.findings import Finding, Kind
-from tests.history.latency import delayed
 from tests.history.naive_server import NAIVETIES, NO_REPAIR, PUBLISH_BEFORE_COMMIT, QUERY_THEN_SUBSCRIBE, SEQUENCE_IDS
 from tests.history.plan import Shape, make_plan
 from tests.history.rest import Rest
@@ -73,7 +74,7 @@ HINDRANCE = """
 async def test_each_naivety_loses_messages_and_none_loses_none(naiveties, database_url, valkey):
     async with far_away(valkey) as redis_url, naive_server(database_url, redis_url, naiveties) as port:
         await hinder(database_url, "naive")
-        stage = Stage([port], token_for, is_dense=SEQUENCE_IDS not in naiveties)
+        stage = Stage([port], token_for, is_dense=SEQUENCE_IDS not in naiveties, has_lists=False)
         patience = LOST_FOR_GOOD_SECONDS if naiveties else 20
         _, found = await observe(stage, everything(valkey.port), settle_seconds=patience)
     if naiveties:
@@ -87,7 +88,8 @@ async def test_to_query_and_then_subscribe_loses_what_is_sent_in_between(order, 
     """Repair would hide it, and Redis losses would hide that it is this; so without either."""
     async with far_away(valkey) as redis_url, naive_server(database_url, redis_url, [NO_REPAIR, *order]) as port:
         patience = LOST_FOR_GOOD_SECONDS if order else 20
-        _, found = await observe(Stage([port], token_for), reconnects, BUSY, settle_seconds=patience)
+        stage = Stage([port], token_for, has_lists=False)
+        _, found = await observe(stage, reconnects, BUSY, settle_seconds=patience)
     assert (of_kind(found, Kind.LOST) > 0) == bool(order)
 
 
@@ -131,7 +133,9 @@ async def reconnects(run: Run) -> None:
 async def redis_kills(run: Run, redis_port: int) -> None:
     while True:
         await asyncio.sleep(KILL_EVERY_SECONDS)
+        began_at = time.monotonic()
         await redis_command(redis_port, "CLIENT KILL TYPE pubsub")
+        run.history.faults.append((began_at, time.monotonic(), "subscriptions are killed"))
 
 
 async def hinder(database_url: str, schema: str) -> None:
@@ -144,8 +148,9 @@ async def hinder(database_url: str, schema: str) -> None:
 
 @asynccontextmanager
 async def far_away(valkey) -> AsyncIterator[str]:
-    async with delayed(valkey.port, REDIS_AWAY_SECONDS) as port:
-        yield f"redis://127.0.0.1:{port}/0"
+    async with Link(valkey.port) as link:
+        link.delay_seconds = REDIS_AWAY_SECONDS
+        yield f"redis://127.0.0.1:{link.port}/0"
 
 
 @asynccontextmanager

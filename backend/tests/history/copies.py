@@ -16,9 +16,9 @@ class Copy:
     messages: dict[str, Message] = field(default_factory=dict)
 
     def take(self, message: Message) -> None:
-        """Keep this state unless a newer one is here."""
+        """Keep this state unless a newer one is here. One of the same rev is whole: what is here may lack an edit."""
         known = self.messages.get(message.id)
-        if known is None or known.rev < message.rev:
+        if known is None or known.rev <= message.rev:
             self.messages[message.id] = message
 
     def take_json(self, data: dict[str, Any]) -> Message:
@@ -53,12 +53,24 @@ class Copies:
     """All conversations of one device."""
 
     by_id: dict[str, Copy] = field(default_factory=dict)
+    # How far whom has read, by conversation and user.
+    positions: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def of(self, conversation_id: str) -> Copy:
         copy = self.by_id.get(conversation_id)
         if copy is None:
             copy = self.by_id[conversation_id] = Copy()
         return copy
+
+    def drop(self, conversation_id: str) -> None:
+        self.by_id.pop(conversation_id, None)
+        self.positions = {key: seq for key, seq in self.positions.items() if key[0] != conversation_id}
+
+    def has_read(self, conversation_id: str, user: str, seq: int) -> None:
+        """Positions only rise; who has sent a message has read up to it (protocol, 2.6)."""
+        key = conversation_id, user
+        if self.positions.get(key, -1) < seq:
+            self.positions[key] = seq
 
     def messages(self) -> dict[str, Message]:
         return {key: message for copy in self.by_id.values() for key, message in copy.messages.items()}

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
-import struct
 import time
 import urllib.parse
 from collections.abc import Iterable
 
 import orjson
 
+from tests.history.connection import Connection
 from tests.history.copies import Copies, Copy
 from tests.history.recorder import Recorder
-from tests.history.records import Event, Stream
+from tests.history.records import Event, Message, Stream
 from tests.history.rest import Rest
-from tests.history.sse import Block, EventStreamParser, ResponseParser
+from tests.history.sse import Block
 
 CONNECT_SECONDS = 5.0
 WATCHDOG_SECONDS = 25.0  # the hook's: two heartbeats and a half
@@ -51,6 +50,9 @@ class Device:
         self._expected: set[str] = set()
         self._connection: Connection | None = None
         self._is_told_to_hurry = False
+        self._is_here = asyncio.Event()
+        self._is_here.set()
+        self._expected_reactions: set[str] = set()
         self._wanted: set[str] = set()
         self._wants_all = False
         self._refresh_is_wanted = asyncio.Event()
@@ -62,6 +64,7 @@ class Device:
         refreshing = asyncio.create_task(self._keep_refreshed())
         try:
             while True:
+                await self._is_here.wait()
                 self._is_told_to_hurry = False
                 await self._hold_stream()
                 self.is_open.clear()
@@ -83,11 +86,32 @@ class Device:
         self._is_told_to_hurry = True
         self._cut()
 
-    def expect(self, keys: Iterable[str]) -> None:
-        """Set `has_expected` when messages with these keys have all come."""
+    def leave(self) -> None:
+        """Go off line, until told to come back."""
+        self._is_here.clear()
+        self._cut()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it has been told to leave."""
+        return not self._is_here.is_set()
+
+    def come_back(self) -> None:
+        """Go on with the cursor there was."""
+        self._is_here.set()
+
+    def expect(self, keys: Iterable[str], *, reacted: Iterable[str] = ()) -> None:
+        """Set `has_expected` when messages with these keys have all come, and all `reacted` show a reaction."""
         self._expected = set(keys)
+        self._expected_reactions = set(reacted)
         self.has_expected.clear()
         self._check_expected()
+
+    async def refresh(self, conversation_ids: Iterable[str]) -> None:
+        """Ask REST for what is new in these conversations."""
+        for conversation_id in conversation_ids:
+            self._want(conversation_id)
+        await self.until_quiet()
 
     async def until_quiet(self) -> None:
         """Wait until nothing is left to be asked of REST."""
@@ -106,6 +130,7 @@ class Device:
             while not connection.has_ended.done():
                 rest = connection.heard_at + WATCHDOG_SECONDS - time.monotonic()
                 if rest <= 0:
+                    stream.silent_since = connection.heard_at
                     break
                 await asyncio.wait([connection.has_ended], timeout=rest)
         except (OSError, TimeoutError):
@@ -146,9 +171,7 @@ class Device:
             copy = self.copies.of(event.message.conversation_id)
             copy.take(event.message)
             self._note_rev(event.message.conversation_id, copy, event.message.rev)
-            if self._expected:
-                self._expected.discard(event.message.key)
-                self._check_expected()
+            self._came(event.message)
         elif event.name == "connected":
             self.is_open.set()
             if self._watches_changes:
@@ -159,6 +182,9 @@ class Device:
             self._want(None)
         elif event.name in {"message_deleted", "reaction_update"}:
             self._take_part(event.name, orjson.loads(data))
+        elif event.name == "read_receipt":
+            if event.notice is not None and event.notice.seq is not None:
+                self.copies.has_read(event.notice.conversation_id, event.notice.user, event.notice.seq)
         elif event.name == "conversation_updated":
             self._take_conversation(orjson.loads(data))
 
@@ -168,23 +194,35 @@ class Device:
             copy.take_deletion(part)
         else:
             copy.take_reactions(part)
+            if part["message_id"] in copy.messages:
+                self._came(copy.messages[part["message_id"]])
         self._note_rev(part["conversation_id"], copy, part["rev"])
 
     def _take_conversation(self, conversation: dict) -> None:
         if conversation.get("role", "") is None:
-            self.copies.by_id.pop(conversation["id"], None)
+            self.copies.drop(conversation["id"])
         elif "members" not in conversation and "rev" in conversation:
             self._want(conversation["id"])
         elif "rev" in conversation:
             copy = self.copies.of(conversation["id"])
+            for member in conversation["members"]:
+                self.copies.has_read(conversation["id"], member["id"], member["last_read_seq"])
             self._note_rev(conversation["id"], copy, conversation["rev"])
 
     def _note_rev(self, conversation_id: str, copy: Copy, rev: int) -> None:
         if not copy.has_seen(rev) and self._watches_changes:
             self._want(conversation_id)
 
+    def _came(self, message: Message) -> None:
+        self.copies.has_read(message.conversation_id, message.sender, message.seq)
+        if self._expected or self._expected_reactions:
+            self._expected.discard(message.key)
+            if message.reactions:
+                self._expected_reactions.discard(message.key)
+            self._check_expected()
+
     def _check_expected(self) -> None:
-        if not self._expected:
+        if not self._expected and not self._expected_reactions:
             self.has_expected.set()
 
     # --- REST ------------------------------------------------------------------------------------
@@ -223,7 +261,7 @@ class Device:
             path = f"/conversations/{conversation_id}/changes?after_rev={copy.rev}&limit={CHANGES_PAGE}"
             status, news = await self._rest.insist("GET", path, self.user)
             if status == 404:
-                self.copies.by_id.pop(conversation_id, None)
+                self.copies.drop(conversation_id)
                 return
             assert status == 200, news
             if self.copies.by_id.get(conversation_id) is not copy:  # dropped meanwhile: begin anew
@@ -233,65 +271,8 @@ class Device:
             for item in news["items"]:
                 message = copy.take_json(item)
                 self._recorder.loaded(self.name, message)
-                self._expected.discard(message.key)
+                self._came(message)
+            for reader in news["read_positions"]:
+                self.copies.has_read(conversation_id, reader["user_id"], reader["last_read_seq"])
             copy.rev = max(copy.rev, news["rev"])
             has_more = news["has_more"]
-        self._check_expected()
-
-
-class Connection(asyncio.Protocol):
-    """The socket of one stream."""
-
-    def __init__(self, device: Device, stream: Stream, request: bytes) -> None:
-        self.heard_at = time.monotonic()
-        self.has_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.is_closed = asyncio.Event()  # set when the socket is, one turn of the loop after the end
-        self._device, self._stream, self._request = device, stream, request
-        self._transport: asyncio.Transport | None = None
-        self._response = ResponseParser()
-        self._blocks = EventStreamParser()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        if self.has_ended.done():  # cut while it was being made
-            transport.abort()
-            return
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        if self.has_ended.done():
-            return
-        self.heard_at = time.monotonic()
-        body = self._response.feed(data)
-        self._stream.status = self._response.status
-        if self._response.status == 200:
-            for block in self._blocks.feed(body):
-                self._device.take(self._stream, block)
-                if self.has_ended.done():  # what it was told made it leave
-                    return
-        if self._response.is_complete:
-            self.cut()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
-        self.is_closed.set()
-
-    @property
-    def is_unborn(self) -> bool:
-        """Whether it was never made."""
-        return self._transport is None
-
-    def cut(self) -> None:
-        """End it with a RST, as a lost network would."""
-        self._end()
-        if self._transport is None:
-            return
-        raw = self._transport.get_extra_info("socket")
-        if raw is not None and raw.fileno() >= 0:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
-
-    def _end(self) -> None:
-        if not self.has_ended.done():
-            self.has_ended.set_result(None)

@@ -2,68 +2,54 @@
 
 from __future__ import annotations
 
-import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from tests.history.records import Attempt, Device, Event, History, Loaded, Membership, Message, Outcome, Stream
+from tests.history.ideal_people import IdealPeople
+from tests.history.records import Alteration, AlterationKind, Attempt, Call, History, Message, Notice, Outcome, ReadMark
 
-TICK_SECONDS = 0.01
+EMOJI = "+"
 
 
-class IdealWorld:
+class IdealWorld(IdealPeople):
     """Everything happens at once and in order; devices lose connections and come back with their cursor."""
 
-    def __init__(self, seed: int, *, users: int = 3, devices: int = 2, groups: int = 2) -> None:
-        self.rng = random.Random(seed)
-        self.now = 1.0
-        self.history = History(seed)
-        self.users = [f"user-{number}" for number in range(users)]
-        self.inboxes: dict[str, list[Message]] = {user: [] for user in self.users}
-        self.groups: dict[str, list[str]] = {}
-        self.streams: dict[str, Stream | None] = {}
-        self.places: dict[str, int] = {}
-        for number in range(groups):
-            # One user always stays out of a group, so that there is somebody to leak to.
-            members = self.users[number % 2 :][: max(2, users - 1)]
-            self.groups[f"group-{number}"] = members
-            self.history.memberships += [Membership(f"group-{number}", each, 0.1, 0.2) for each in members]
-        for user in self.users:
-            for number in range(devices):
-                device = f"{user}/{number}"
-                self.history.devices[device] = Device(device, user)
-                self.history.states[device] = {}
-                self.places[device] = 0
-                self.streams[device] = None
-                self.connect(device)
-
-    def play(self, steps: int) -> History:
-        """Draw acts, then bring every device back."""
+    def play(self, steps: int) -> IdealWorld:
+        """Draw acts, then bring every device back but those that left for good, and read everything by REST."""
         for _ in range(steps):
-            acts: list[Callable[[], object]] = [self.send] * 3
-            acts += [self.send_twice, self.refused, self.edit]
+            acts: list[Callable[[], object]] = [self.send] * 4
+            acts += [self.send_twice, self.refused, self.edit, self.edit, self.delete, self.react, self.react]
+            acts += [self.read, self.read, self.type, self.remove_or_add]
             self.rng.choice(acts)()
             device = self.rng.choice(list(self.streams))
             if self.rng.random() < 0.3:
                 self.disconnect(device)
-            elif self.streams[device] is None:
+            elif self.streams[device] is None and self.history.devices[device].is_present:
                 self.connect(device)
+            if self.rng.random() < 0.02:
+                self.leave_for_good(device)
+        for group, users in self.groups.items():
+            for user in sorted(self.everybody[group] - set(users)):
+                self.add(group, user)
         for device, stream in self.streams.items():
-            if stream is None:
+            if stream is None and self.history.devices[device].is_present:
                 self.connect(device)
         for group in self.groups:
-            self.send(group)
-        return self.history
-
-    def tick(self) -> float:
-        self.now += TICK_SECONDS
-        return self.now
+            last = self.send(group)
+            self.react(last, last.sender)
+        self.edit()
+        self.delete()
+        self.read()
+        self.type()
+        self.beat()
+        self.read_all()
+        return self
 
     # --- Senders ---------------------------------------------------------------------------------
 
     def send(self, group: str | None = None) -> Message:
-        group = group or self.rng.choice(list(self.groups))
-        message = self._new_message(group)
+        message = self._new_message(group or self.rng.choice(list(self.groups)))
         started = self.tick()
         self._commit(message)
         self._attempt(message, started, Outcome.ACKNOWLEDGED)
@@ -80,30 +66,25 @@ class IdealWorld:
             self._attempt(message, started, outcome)
 
     def refused(self) -> None:
-        self._attempt(self._new_message(self.rng.choice(list(self.groups))), self.tick(), Outcome.REFUSED)
-
-    def edit(self) -> None:
-        """Change what is stored; devices on line hear of it, the others ask when they are back."""
-        if not self.history.store:
-            return
-        place = self.rng.randrange(len(self.history.store))
-        old = self.history.store[place]
-        new = Message(old.id, old.conversation_id, old.seq, old.rev + 100, old.sender, old.key, "edited", True)
-        self.history.store[place] = new
-        for user in self.groups[new.conversation_id]:
-            inbox = self.inboxes[user]
-            inbox[:] = [new if each.id == new.id else each for each in inbox]
-            for device, stream in self._devices(user):
-                if stream is not None:
-                    self._event(stream, "message_edited", message=new)
-                    self.history.states[device][new.id] = new
+        """Somebody writes to a group that he is no member of."""
+        group = self.rng.choice(list(self.groups))
+        strangers = sorted(set(self.users) - set(self.groups[group]))
+        if strangers:
+            message = replace(self._new_message(group), sender=self.rng.choice(strangers))
+            self._attempt(message, self.tick(), Outcome.REFUSED)
 
     def _new_message(self, group: str) -> Message:
-        number = len(self.history.attempts)
-        seq = 1 + sum(each.conversation_id == group for each in self.history.store)
-        sender = self.rng.choice(self.groups[group])
         keys = (str(uuid.UUID(int=self.rng.getrandbits(128), version=4)) for _ in range(2))
-        return Message(next(keys), group, seq, seq, sender, next(keys), f"text {number}")
+        text = f"text {len(self.history.attempts)}"
+        return Message(
+            id=next(keys),
+            conversation_id=group,
+            seq=self.last_seqs[group] + 1,
+            rev=self.revs[group] + 1,
+            sender=self.rng.choice(self.groups[group]),
+            key=next(keys),
+            content=text,
+        )
 
     def _attempt(self, message: Message, started: float, outcome: Outcome) -> None:
         is_known = outcome is Outcome.ACKNOWLEDGED
@@ -121,51 +102,100 @@ class IdealWorld:
         self.history.attempts.append(attempt)
 
     def _commit(self, message: Message) -> None:
+        group = message.conversation_id
+        self.last_seqs[group], self.revs[group] = message.seq, message.rev
+        self.numbers[message.id] = len(self.history.store)
         self.history.store.append(message)
-        for user in self.groups[message.conversation_id]:
-            self.inboxes[user].append(message)
-            for device, stream in self._devices(user):
-                if stream is not None:
-                    self._catch_up(device, stream)
+        self.has_read(group, message.sender, message.seq)
+        for user in self.groups[group]:
+            self.inboxes[user].append(message.id)
+            for device, stream in self.on_line(user):
+                self.catch_up(device, stream)
 
-    # --- Devices ---------------------------------------------------------------------------------
+    # --- What is done to messages ----------------------------------------------------------------
 
-    def connect(self, device: str) -> None:
-        """Open a stream: the cursor, `connected`, what was missed, and what REST says of the rest."""
-        has_cursor = any(stream.device == device for stream in self.history.streams)
-        cursor = f"e.{self.places[device]}" if has_cursor else None
-        stream = Stream(len(self.history.streams), device, cursor, self.tick(), 200)
-        self.history.streams.append(stream)
-        self.streams[device] = stream
-        self._event(stream, "", seq=self.places[device])
-        self._event(stream, "connected")
-        self._catch_up(device, stream)
-        for message in self.inboxes[self.history.devices[device].user]:
-            if self.history.states[device].get(message.id) != message:
+    def edit(self) -> None:
+        message = self._any_message()
+        if message is not None and not message.is_deleted and message.sender in self.readers_of(message):
+            content = f"edited {self.tick()}"
+            self._alter("edit", message, message.sender, content, replace(message, content=content, is_edited=True))
+
+    def delete(self) -> None:
+        message = self._any_message()
+        if message is not None and message.sender in self.readers_of(message):
+            gone = replace(message, content="", is_deleted=True, reactions=())
+            self._alter("delete", message, message.sender, "", message if message.is_deleted else gone)
+
+    def react(self, message: Message | None = None, user: str | None = None) -> None:
+        message = message or self._any_message()
+        readers = self.readers_of(message) if message else []
+        if message is None or message.is_deleted or not readers:
+            return
+        user = user or self.rng.choice(readers)
+        is_new = user not in self.reacted.setdefault(message.id, set())
+        self.reacted[message.id].add(user)
+        reactions = ((EMOJI, len(self.reacted[message.id])),)
+        self._alter("react", message, user, EMOJI, replace(message, reactions=reactions) if is_new else message)
+
+    def _any_message(self) -> Message | None:
+        return self.rng.choice(self.history.store) if self.history.store else None
+
+    def _alter(self, kind: AlterationKind, old: Message, user: str, content: str, new: Message) -> None:
+        """Change what is stored; devices on line hear of it, the others ask when they are back."""
+        started = self.tick()
+        if new != old:
+            self._store_and_tell(kind, new)
+        ended = self.tick()
+        self.history.alterations.append(Alteration(kind, old.id, user, content, started, ended, 200))
+        self.history.calls.append(Call(f"({kind})", user, started, ended, 200))
+
+    def _store_and_tell(self, kind: AlterationKind, message: Message) -> None:
+        group = message.conversation_id
+        self.revs[group] += 1
+        message = replace(message, rev=self.revs[group])
+        self.history.store[self.numbers[message.id]] = message
+        readers = self.readers_of(message)
+        part = Notice(group, message.id, rev=message.rev)
+        for user in self.groups[group]:
+            if user not in readers:
+                self.tell_change(user, "conversation_updated", notice=Notice(group, rev=message.rev))
+                continue
+            if kind == "edit":
+                self.tell_change(user, "message_edited", message=message)
+            else:
+                self.tell_change(user, {"delete": "message_deleted"}.get(kind, "reaction_update"), notice=part)
+            for device, _ in self.on_line(user):
                 self.history.states[device][message.id] = message
-                self.history.loads.append(Loaded(self.tick(), device, message))
 
-    def disconnect(self, device: str) -> None:
-        stream = self.streams[device]
-        if stream is not None:
-            stream.ended_at = self.tick()
-            self.streams[device] = None
+    # --- Reading and typing ----------------------------------------------------------------------
 
-    def _catch_up(self, device: str, stream: Stream) -> None:
-        inbox = self.inboxes[self.history.devices[device].user]
-        for place in range(self.places[device], len(inbox)):
-            self._event(stream, "new_message", seq=place + 1, message=inbox[place])
-            self.history.states[device][inbox[place].id] = inbox[place]
-        self.places[device] = len(inbox)
+    def read(self) -> None:
+        group = self.rng.choice(list(self.groups))
+        last_seq = self.last_seqs[group]
+        behind = [each for each in self.groups[group] if self.positions[group, each] < last_seq]
+        user, seq = self.rng.choice(behind or self.groups[group]), self.rng.randint(last_seq // 2, last_seq)
+        started = self.tick()
+        if self.has_read(group, user, seq):
+            self._tell_others("read_receipt", Notice(group, user=user, seq=seq), self.groups[group])
+        ended = self.tick()
+        self.history.read_marks.append(ReadMark(group, user, seq, started, ended, self.positions[group, user]))
+        self.history.calls.append(Call("POST /conversations/{}/read", user, started, ended, 200, conversation_id=group))
 
-    def _event(self, stream: Stream, name: str, *, seq: int | None = None, message: Message | None = None) -> None:
-        epoch = None if seq is None else "e"
-        self.history.events.append(Event(self.tick(), stream.device, stream.number, name, epoch, seq, message))
+    def type(self) -> None:
+        group = self.rng.choice(list(self.groups))
+        user = self.rng.choice(self.groups[group])
+        started = self.tick()
+        others = [each for each in self.groups[group] if each != user]
+        self._tell_others("typing_status", Notice(group, user=user), others)
+        route = "POST /conversations/{}/typing"
+        self.history.calls.append(Call(route, user, started, self.tick(), 204, conversation_id=group))
 
-    def _devices(self, user: str) -> list[tuple[str, Stream | None]]:
-        return [(name, self.streams[name]) for name, each in self.history.devices.items() if each.user == user]
+    def _tell_others(self, name: str, notice: Notice, users: Iterable[str]) -> None:
+        for user in users:
+            for _, stream in self.on_line(user):
+                self.event(stream, name, notice=notice)
 
 
-def ideal_history(seed: int, *, steps: int = 12, users: int = 3, devices: int = 2) -> History:
+def ideal_history(seed: int, *, steps: int = 12, users: int = 3, devices: int = 2, groups: int = 2) -> History:
     """A history in which nothing is wrong."""
-    return IdealWorld(seed, users=users, devices=devices).play(steps)
+    return IdealWorld(seed, users=users, devices=devices, groups=groups).play(steps).history

@@ -6,10 +6,10 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from tests.history.plan import Act, Change, Plan, Removal, Send
-from tests.history.records import Attempt, History, Membership, Outcome
+from tests.history.plan import Act, Change, Plan, Read, Removal, Send, Typing
+from tests.history.records import Attempt, History, Membership, Outcome, is_refusal
 from tests.history.rest import Rest
 
 # Past this many open requests the load waits: on a machine that is behind, what is measured is the server's
@@ -17,6 +17,15 @@ from tests.history.rest import Rest
 MAX_OPEN = 250
 GIVE_UP_SECONDS = 90.0
 RETRY_PAUSE_SECONDS = (0.05, 1.0)
+EMOJI = "%F0%9F%91%8D"  # thumbs up
+
+
+class Known(NamedTuple):
+    """A message that was acknowledged."""
+
+    sender: str
+    id: str
+    seq: int
 
 
 class Load:
@@ -28,7 +37,7 @@ class Load:
         self._conversations = conversations
         self._rng = random.Random(plan.seed + 1)
         self._talks = {talk.number: talk for talk in plan.talks}
-        self._acknowledged: dict[int, list[tuple[str, str]]] = {number: [] for number in self._talks}
+        self._acknowledged: dict[int, list[Known]] = {number: [] for number in self._talks}
         self._memberships = {(each.conversation_id, each.user): each for each in history.memberships}
         self._away: set[tuple[int, str]] = set()
         self._room = asyncio.Semaphore(MAX_OPEN)
@@ -57,8 +66,8 @@ class Load:
         while self._open:
             await asyncio.gather(*self._open)
 
-    async def send(self, send: Send) -> None:
-        """Send until the outcome is known. Raises AssertionError where it stays unknown."""
+    async def send(self, send: Send) -> str | None:
+        """Send until the outcome is known; gives the message's id. Raises AssertionError where it stays unknown."""
         talk = self._talks[send.talk]
         body = {"content": send.content, "client_message_id": send.key}
         if talk.is_direct:
@@ -67,9 +76,8 @@ class Load:
             body["conversation_id"] = self._conversations[send.talk]
         deadline, pause = time.monotonic() + GIVE_UP_SECONDS, RETRY_PAUSE_SECONDS[0]
         while True:
-            invoked_at = time.monotonic()
-            status, answer = await self._rest.call("POST", "/messages/send", send.sender, body)
-            outcome = outcome_of(status)
+            call, answer = await self._rest.ask("POST", "/messages/send", send.sender, body)
+            outcome = outcome_of(call.status)
             message_id = answer["id"] if outcome is Outcome.ACKNOWLEDGED else None
             self._history.attempts.append(
                 Attempt(
@@ -77,21 +85,26 @@ class Load:
                     key=send.key,
                     conversation_id=self._conversations[send.talk],
                     content=send.content,
-                    invoked_at=invoked_at,
-                    ended_at=time.monotonic(),
+                    invoked_at=call.invoked_at,
+                    ended_at=call.ended_at,
                     outcome=outcome,
-                    status=status,
+                    status=call.status,
                     message_id=message_id,
+                    is_silent=call.is_silent,
                 )
             )
             if message_id is not None:
-                self._acknowledged[send.talk].append((send.sender, message_id))
+                self._acknowledged[send.talk].append(Known(send.sender, answer["id"], answer["seq"]))
             if outcome is not Outcome.UNKNOWN:
-                return
+                return message_id
             if time.monotonic() > deadline:
-                raise AssertionError(f"send {send.key} stays unknown: {status} {answer}")
+                raise AssertionError(f"send {send.key} stays unknown: {call.status} {answer}")
             await asyncio.sleep(self._rng.uniform(pause / 2, pause))
             pause = min(pause * 2, RETRY_PAUSE_SECONDS[1])
+
+    async def react(self, message_id: str, user: str) -> None:
+        """React until it is acknowledged."""
+        await self._insist("PUT", f"/messages/{message_id}/reactions/{EMOJI}", user)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -111,20 +124,38 @@ class Load:
                 await self._change(act)
             case Removal():
                 await self._remove_and_add(act)
+            case Read():
+                await self._mark_read(act)
+            case Typing():
+                path = f"/conversations/{self._conversations[act.talk]}/typing"
+                await self._rest.call("POST", path, act.user, {"is_typing": True})
 
     async def _change(self, change: Change) -> None:
-        known = self._acknowledged[change.talk]
-        if not known:
+        known = self._pick(change.talk, change.place)
+        if known is None:
             return
-        sender, message_id = known[int(change.place * len(known))]
-        user, path = sender, f"/messages/{message_id}"
+        path = f"/messages/{known.id}"
         # What may no longer be done (deleted, has left) is refused, and that is no matter here.
         if change.kind == "edit":
-            await self._rest.call("PATCH", path, user, {"content": f"edited {change.place}"})
+            await self._insist("PATCH", path, known.sender, {"content": f"edited {change.place}"})
         elif change.kind == "delete":
-            await self._rest.call("DELETE", path, user)
+            await self._insist("DELETE", path, known.sender)
         else:
-            await self._rest.call("PUT", f"{path}/reactions/%F0%9F%91%8D", change.user)
+            await self._insist("PUT", f"{path}/reactions/{EMOJI}", change.user)
+
+    async def _mark_read(self, read: Read) -> None:
+        known = self._pick(read.talk, read.place)
+        if known is not None:
+            path = f"/conversations/{self._conversations[read.talk]}/read"
+            await self._insist("POST", path, read.user, {"seq": known.seq})
+
+    async def _insist(self, method: str, path: str, user: str, body: object = None) -> None:
+        """Repeat until it is done or refused: what is unknown might be done after the last words."""
+        await self._rest.insist(method, path, user, body, within_seconds=GIVE_UP_SECONDS)
+
+    def _pick(self, talk: int, place: float) -> Known | None:
+        known = self._acknowledged[talk]
+        return known[int(place * len(known))] if known else None
 
     async def _remove_and_add(self, removal: Removal) -> None:
         if (removal.talk, removal.user) in self._away:
@@ -151,6 +182,6 @@ def outcome_of(status: int) -> Outcome:
     """Only an answer that says so means that nothing was stored."""
     if status in {200, 201}:
         return Outcome.ACKNOWLEDGED
-    if 400 <= status < 500 and status not in {408, 429}:
+    if is_refusal(status):
         return Outcome.REFUSED
     return Outcome.UNKNOWN

@@ -243,7 +243,10 @@ def build(server: NaiveServer) -> FastAPI:
 
     @app.post("/api/v1/messages/send")
     async def send(request: Request, user: User) -> Response:
-        return answer(*await server.send(user, orjson.loads(await request.body())))
+        try:
+            return answer(*await server.send(user, orjson.loads(await request.body())))
+        except (TimeoutError, asyncpg.InterfaceError):
+            return answer(503, {})
 
     @app.get("/api/v1/conversations/{conversation_id}/messages")
     async def messages(conversation_id: uuid.UUID, after: int, limit: int) -> Response:

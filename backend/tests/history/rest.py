@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self
@@ -11,17 +13,27 @@ from typing import Any, Self
 import aiohttp
 import orjson
 
-from tests.history.records import Message
+from tests.history.records import Call, Listed, Message
 
 PAGE = 100
 CALL_SECONDS = 10.0  # a server must answer within 5
+ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+NAMED = re.compile(r"(?<=/)(members|reactions)/[^/]+")
 
 
 class Rest:
     """Calls one of several equal processes, another one each time."""
 
-    def __init__(self, ports: Sequence[int], token_for: Callable[[str], str], rng: random.Random) -> None:
+    def __init__(
+        self,
+        ports: Sequence[int],
+        token_for: Callable[[str], str],
+        rng: random.Random,
+        note: Callable[[Call, str, Any, Any], None] = lambda *_: None,
+    ) -> None:
+        """`note` is told of every call: what came of it, its path, its body and its answer."""
         self.ports = list(ports)
+        self._note = note
         self._token_for = token_for
         self._rng = rng
         self._tokens: dict[str, str] = {}
@@ -43,17 +55,41 @@ class Rest:
         return self._tokens[user]
 
     async def call(self, method: str, path: str, user: str, body: object = None) -> tuple[int, Any]:
-        """Call once."""
+        """Call once. Gives the status, 0 where no answer came, and the answer."""
+        call, answer = await self.ask(method, path, user, body)
+        return call.status, answer
+
+    async def ask(self, method: str, path: str, user: str, body: object = None) -> tuple[Call, Any]:
+        """Call once. A broken connection is an answer of the network; only its silence is silence."""
         assert self._session is not None
+        invoked_at = time.monotonic()
         url = f"http://127.0.0.1:{self._rng.choice(self.ports)}/api/v1{path}"
         headers = {"Authorization": f"Bearer {self.token(user)}", "Content-Type": "application/json"}
         data = None if body is None else orjson.dumps(body)
+        status, answer, is_silent = 0, None, False
         try:
             async with self._session.request(method, url, headers=headers, data=data) as response:
-                answer = await response.read()
-                return response.status, orjson.loads(answer) if answer else None
-        except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError):
-            return 0, None
+                read = await response.read()
+                status = response.status
+                answer = orjson.loads(read) if read else None
+        except TimeoutError:  # which aiohttp's own, a ClientError as well, is one of
+            status, is_silent = 0, True
+        except (aiohttp.ClientError, OSError):
+            status = 0
+        except orjson.JSONDecodeError:  # a proxy's page, or a server's traceback
+            status = status if status >= 500 else 0
+        found = ID.search(path) if path.startswith("/conversations/") else None
+        call = Call(
+            route=sys.intern(f"{method} {route_of(path)}"),
+            user=user,
+            invoked_at=invoked_at,
+            ended_at=time.monotonic(),
+            status=status,
+            is_silent=is_silent,
+            conversation_id=sys.intern(found[0]) if found else "",
+        )
+        self._note(call, path, body, answer)
+        return call, answer
 
     async def insist(
         self, method: str, path: str, user: str, body: object = None, *, within_seconds: float = 30
@@ -81,6 +117,10 @@ class Rest:
                 return
             before = f"&before={page['next_cursor']}"
 
+    async def listed(self, user: str) -> list[Listed]:
+        """All conversations of a user, as the checker reads them."""
+        return [_listed(item) async for item in self.conversations(user)]
+
     async def messages(self, user: str, conversation_id: str) -> AsyncIterator[Message]:
         """The whole conversation as this member sees it, oldest first."""
         after = 0
@@ -93,3 +133,21 @@ class Rest:
                 after = item["seq"]
             if not page["has_more"]:
                 return
+
+
+def route_of(path: str) -> str:
+    """The path without what differs from call to call."""
+    return NAMED.sub(r"\1/{}", ID.sub("{}", path.partition("?")[0]))
+
+
+def _listed(item: dict[str, Any]) -> Listed:
+    last = item["last_message"]
+    return Listed(
+        conversation_id=item["id"],
+        last_seq=item["last_seq"],
+        rev=item["rev"],
+        last_message=None if last is None else Message.from_json(last),
+        unread=item["unread"],
+        last_read_seq=item["last_read_seq"],
+        positions=tuple((member["id"], member["last_read_seq"]) for member in item["members"]),
+    )

@@ -1,31 +1,33 @@
-"""One run from an empty server to a history: people, load with faults, healing, sentinels, the final state."""
+"""One run from an empty server to a history: people, load with faults, healing, last words, the final state."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.history.device import Device
+from tests.history.ending import each_of, list_conversations, read_conversations, say_last_words
 from tests.history.load import Load
-from tests.history.plan import Plan, Send, Talk, new_key
+from tests.history.plan import Plan, Talk, device_name
 from tests.history.recorder import Recorder
 from tests.history.records import History, Membership
 from tests.history.rest import Rest
 
 OPEN_SECONDS = 20.0
-AT_ONCE = 16
 
 
 @dataclass(slots=True)
 class Stage:
-    """The server under test: equal processes by port, and how to sign in."""
+    """The server under test: equal processes by port, and how to sign in; `has_lists` of conversations."""
 
     ports: Sequence[int]
     token_for: Callable[[str], str]
     is_dense: bool = True
+    has_lists: bool = True
 
 
 @dataclass(slots=True)
@@ -42,6 +44,26 @@ class Run:
     @property
     def history(self) -> History:
         return self.recorder.history
+
+    @property
+    def watches_changes(self) -> bool:
+        """Whether devices ask for what is not replayed; a run without any of it saves the calls."""
+        shape = self.plan.shape
+        return shape.changes_share > 0 or shape.removals_per_second > 0 or shape.reads_share > 0
+
+    @property
+    def present(self) -> list[Device]:
+        """The devices that have not left for good."""
+        return [device for device in self.devices if self.history.devices[device.name].is_present]
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Tell that a process, or the way to it, says nothing meanwhile: it is no finding that it does not."""
+        began_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self.history.mutes.append((began_at, time.monotonic()))
 
 
 Faults = Callable[[Run], Awaitable[None]]
@@ -63,29 +85,43 @@ async def play(
     Whatever has not come `settle_seconds` after the sentinels is left to the checker.
     """
     recorder = Recorder(History(plan.seed, stage.is_dense))
-    async with Rest(stage.ports, stage.token_for, random.Random(plan.seed + 2)) as rest:
+    async with Rest(stage.ports, stage.token_for, random.Random(plan.seed + 2), recorder.called) as rest:
         run = Run(plan, recorder, rest, random.Random(plan.seed + 3))
         await _set_up(run)
         tasks = _start_devices(run, hurry)
         try:
             await _bounded((device.is_open.wait() for device in run.devices), OPEN_SECONDS, "devices do not open")
             load = Load(plan, rest, run.history, run.conversations)
-            await _load_with_faults(load, run, faults, tail_seconds)
+            absences = asyncio.create_task(_keep_away(run))
+            try:
+                await _load_with_faults(load, run, faults, tail_seconds)
+            finally:
+                absences.cancel()
+                (failure,) = await asyncio.gather(absences, return_exceptions=True)
+            if isinstance(failure, Exception):
+                raise failure
+            for device in run.present:
+                if device.is_away:
+                    run.recorder.has_returned(device.name)
+                    device.come_back()
             await load.settle()
-            await _sentinels(load, run, settle_seconds)
+            await say_last_words(load, run, settle_seconds)
+            if stage.has_lists:
+                await list_conversations(run, settle_seconds)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for device in run.devices:
+        for device in run.present:
             run.history.states[device.name] = device.copies.messages()
-        await _read_store(run)
+            run.history.positions[device.name] = dict(device.copies.positions)
+        await read_conversations(run)
     return run.history
 
 
 async def _set_up(run: Run) -> None:
-    await _each(run.plan.users, lambda user: run.rest.insist("GET", "/users/me", user))
-    await _each(run.plan.talks, lambda talk: _create(run, talk))
+    await each_of(run.plan.users, lambda user: run.rest.insist("GET", "/users/me", user))
+    await each_of(run.plan.talks, lambda talk: _create(run, talk))
 
 
 async def _create(run: Run, talk: Talk) -> None:
@@ -102,11 +138,9 @@ async def _create(run: Run, talk: Talk) -> None:
 
 
 def _start_devices(run: Run, hurry: float) -> list[asyncio.Task[None]]:
-    shape = run.plan.shape
-    watches = shape.changes_share > 0 or shape.removals_per_second > 0
     for user in run.plan.users:
-        for number in range(shape.devices_per_user):
-            name = f"{user}/{number + 1}"
+        for number in range(run.plan.shape.devices_per_user):
+            name = device_name(user, number)
             run.recorder.add_device(name, user)
             run.devices.append(
                 Device(
@@ -116,7 +150,7 @@ def _start_devices(run: Run, hurry: float) -> list[asyncio.Task[None]]:
                     recorder=run.recorder,
                     rng=random.Random(f"{run.plan.seed} {name}"),
                     hurry=hurry,
-                    watches_changes=watches,
+                    watches_changes=run.watches_changes,
                 )
             )
     return [asyncio.create_task(device.run()) for device in run.devices]
@@ -145,47 +179,15 @@ async def _load_with_faults(load: Load, run: Run, faults: Faults | None, tail_se
         raise outcome
 
 
-async def _sentinels(load: Load, run: Run, settle_seconds: float) -> None:
-    """Send a last message to every conversation and wait until every device has it."""
-    rng = random.Random(run.plan.seed + 4)
-    last = {talk.number: Send(0, talk.number, talk.members[0], new_key(rng), "the last") for talk in run.plan.talks}
-    keys: dict[str, list[str]] = {user: [] for user in run.plan.users}
-    for talk in run.plan.talks:
-        for member in talk.members:
-            keys[member].append(last[talk.number].key)
-    for device in run.devices:
-        device.expect(keys[device.user])
-    await _each(last.values(), load.send)
-
-    async def arrived(device: Device) -> None:
-        await device.has_expected.wait()
-        await device.until_quiet()
-
-    waiting = [asyncio.ensure_future(arrived(device)) for device in run.devices]
-    _, late = await asyncio.wait(waiting, timeout=settle_seconds)
-    for waiter in late:
-        waiter.cancel()
-    await asyncio.gather(*late, return_exceptions=True)
-
-
-async def _read_store(run: Run) -> None:
-    """Read every conversation through its owner, who was there all the time."""
-
-    async def read(talk: Talk) -> None:
-        conversation_id = run.conversations[talk.number]
-        run.history.store += [message async for message in run.rest.messages(talk.members[0], conversation_id)]
-
-    await _each(run.plan.talks, read)
-
-
-async def _each(items, work) -> None:
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def one(item) -> None:
-        async with gate:
-            await work(item)
-
-    await asyncio.gather(*(one(item) for item in items))
+async def _keep_away(run: Run) -> None:
+    """Let devices leave as the plan says."""
+    devices = {device.name: device for device in run.devices}
+    started = time.monotonic()
+    for absence in run.plan.absences:
+        await asyncio.sleep(started + absence.at - time.monotonic())
+        devices[absence.device].leave()
+        if absence.is_for_good:
+            run.recorder.has_left(absence.device)
 
 
 async def _bounded(waits, seconds: float, what: str) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
+LINE_BREAK = b"\r\n"
 
 
 class Block(NamedTuple):
-    """What stood before one blank line. Without `data` a browser dispatches nothing and still keeps the id."""
+    """What stood before one blank line. Without `data` a browser dispatches nothing and still keeps the id.
+
+    `change` is the number in a comment, which browsers ignore.
+    """
 
     name: str
     data: bytes | None
     id: str | None
     retry: int | None
+    change: int | None = None
 
 
 class EventStreamParser:
@@ -41,7 +46,7 @@ class EventStreamParser:
 
 
 def parse_block(block: bytes) -> Block:
-    name, event_id, retry, data = b"", None, None, []
+    name, event_id, retry, change, data = b"", None, None, None, []
     for line in block.split(b"\n"):
         key, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -53,7 +58,9 @@ def parse_block(block: bytes) -> Block:
             event_id = value.decode()
         elif key == b"retry" and value.isdigit():
             retry = int(value)
-    return Block(name.decode(), b"\n".join(data) if data else None, event_id, retry)
+        elif not key and value.isdigit():
+            change = int(value)
+    return Block(name.decode(), b"\n".join(data) if data else None, event_id, retry, change)
 
 
 class ResponseParser:
@@ -63,6 +70,7 @@ class ResponseParser:
         self.status = 0
         self.is_complete = False
         self._is_chunked = False
+        self._left = 0  # of the chunk that has begun, its line break included
         self._buffer = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -86,16 +94,23 @@ class ResponseParser:
         return True
 
     def _read_chunks(self) -> bytes:
-        body, place = [], 0
-        while (end := self._buffer.find(b"\r\n", place)) >= 0:
-            size = int(self._buffer[place:end].partition(b";")[0], 16)
+        """As browsers do: what has come of a chunk counts, whether or not its rest follows."""
+        body, place, data = [], 0, self._buffer
+        while True:
+            if self._left > len(LINE_BREAK):
+                piece = data[place : place + self._left - len(LINE_BREAK)]
+                body.append(piece)
+                place, self._left = place + len(piece), self._left - len(piece)
+            if self._left <= len(LINE_BREAK):
+                skipped = min(self._left, len(data) - place)
+                place, self._left = place + skipped, self._left - skipped
+            end = data.find(LINE_BREAK, place)
+            if self._left or end < 0:
+                break
+            size = int(data[place:end].partition(b";")[0], 16)
             if size == 0:
                 self.is_complete = True
                 break
-            start, after = end + 2, end + 4 + size
-            if len(self._buffer) < after:
-                break
-            body.append(self._buffer[start : start + size])
-            place = after
-        self._buffer = self._buffer[place:]
+            place, self._left = end + len(LINE_BREAK), size + len(LINE_BREAK)
+        self._buffer = data[place:]
         return b"".join(body)

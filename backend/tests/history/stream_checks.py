@@ -42,6 +42,8 @@ class _StreamChecks:
         place = self.places[event.stream]
         if event.name == "resync" and event.scope == "all":
             place.may_jump = True
+        if event.name == "heartbeat":
+            yield from self._delivered(event, place)
         if event.name not in {"", "new_message"} or event.seq is None:
             return
         found = list(self._doubled(event))
@@ -93,6 +95,14 @@ class _StreamChecks:
                 what = f"seq {event.message.seq} of its conversation after {before}"
                 yield self._finding(Kind.NON_MONOTONIC, event, what)
             self.in_conversation[key] = max(before, event.message.seq)
+
+    def _delivered(self, event: Event, place: _Place) -> Iterator[Finding]:
+        """A heartbeat says up to where the server has delivered."""
+        delivered = event.notice.seq if event.notice else None
+        if delivered is None or place.seq is None or place.may_jump or delivered <= place.seq:
+            return
+        what = f"a heartbeat says that seq {delivered} has been delivered; {place.seq} has"
+        yield self._finding(Kind.SKIPPED, event, what)
 
     def _inconsistent(self, event: Event) -> Iterator[Finding]:
         if event.message is None or event.seq is None:

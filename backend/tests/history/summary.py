@@ -17,7 +17,8 @@ SHOWN_PER_KIND = 5
 class Summary:
     """`slowest_delivery_seconds`: from the acknowledgement to the last device, 0 where it was there before.
 
-    `resyncs` tell devices to load everything anew: no loss, and no feat either.
+    `resyncs` tell devices to load everything anew, `change_resyncs` to ask what has changed: no loss, and no feat
+    either. `positions_asked`: how far others have read, where no receipt had said so in the end.
     """
 
     seed: int
@@ -31,6 +32,9 @@ class Summary:
     slowest_answer_seconds: float
     slowest_delivery_seconds: float
     findings: dict[Kind, int]
+    change_resyncs: int = 0
+    changes: int = 0
+    positions_asked: int = 0
 
 
 def summarize(history: History, findings: Sequence[Finding]) -> Summary:
@@ -46,11 +50,17 @@ def summarize(history: History, findings: Sequence[Finding]) -> Summary:
         slowest_answer_seconds=max((each.ended_at - each.invoked_at for each in history.attempts), default=0),
         slowest_delivery_seconds=max((seconds for _, seconds in delays(history)), default=0),
         findings=dict(Counter(finding.kind for finding in findings)),
+        change_resyncs=sum(event.name == "resync" and event.scope == "changes" for event in history.events),
+        changes=sum(event.change is not None for event in history.events),
+        positions_asked=history.positions_asked,
     )
 
 
 def delays(history: History) -> Iterator[tuple[float, float]]:
-    """Per hand-over by a stream: when, and how long after the acknowledgement (never below 0)."""
+    """Per hand-over by a stream: when, and how long after the acknowledgement (never below 0).
+
+    Without what a device missed while it was away: that is how long it was away.
+    """
     acknowledged_at: dict[str, float] = {}
     for attempt in history.attempts:
         if attempt.message_id is not None:
@@ -58,7 +68,9 @@ def delays(history: History) -> Iterator[tuple[float, float]]:
             acknowledged_at[attempt.message_id] = min(known, attempt.ended_at)
     for event in history.events:
         if event.name == "new_message" and event.message is not None and event.message.id in acknowledged_at:
-            yield event.at, max(0.0, event.at - acknowledged_at[event.message.id])
+            since = acknowledged_at[event.message.id]
+            if not since <= history.returns.get(event.device, -math.inf) <= event.at:
+                yield event.at, max(0.0, event.at - since)
 
 
 def describe(history: History, findings: Sequence[Finding]) -> str:
@@ -71,6 +83,8 @@ def describe(history: History, findings: Sequence[Finding]) -> str:
         f"({total.resyncs} reloads); slowest answer {total.slowest_answer_seconds:.2f} s, "
         f"slowest delivery {total.slowest_delivery_seconds:.2f} s; {found}"
     )
+    if total.changes or total.change_resyncs:
+        told += f"; {total.changes} changes told, {total.change_resyncs} times to ask for them"
     lines = [told]
     for kind in Kind:
         of_kind = [finding for finding in findings if finding.kind is kind]

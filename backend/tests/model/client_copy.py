@@ -41,7 +41,7 @@ class Copy:
     def take_message(self, message: Any) -> None:
         """Keep a message unless a newer state of it is here."""
         known = self.messages.get(message["id"])
-        if message["seq"] >= self.lowest_seq and (known is None or known["rev"] < message["rev"]):
+        if message["seq"] >= self.lowest_seq and (known is None or known["rev"] <= message["rev"]):
             self.messages[message["id"]] = message
 
     def take_part(self, message_id: str, rev: int, **part: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,18 +15,15 @@ from tests.history.checker import check
 from tests.history.findings import Finding, Kind
 from tests.history.ideal import IdealWorld, ideal_history
 from tests.history.records import Event, Loaded, Membership, Outcome
-from tests.history.sabotage import (
-    NAMES,
-    SABOTAGE,
-    Sabotage,
-    exchange,
-    hand_over_twice,
-    hand_overs,
-    jump,
-    lose,
-    replace_event,
-)
+from tests.history.sabotage import NAMES, SABOTAGE
+from tests.history.sabotage_messages import Sabotage, hand_overs, replace_event
 from tests.history.summary import delays, describe, summarize
+
+# What breaks more than one promise at once.
+MANIFOLD = {
+    "drop_from_store", "exchange", "jump", "leak_change", "lose", "lose_page", "never_send",
+    "read_less_than_sent", "react_unasked", "store_twice", "swap", "take_back_delete", "turn_round", "type_unasked",
+}  # fmt: skip
 
 # --- What is right, and what is wrong at random ------------------------------------------------------
 
@@ -37,17 +35,18 @@ def test_a_history_without_a_fault_is_left_alone(seed: int, steps: int, users: i
 
 
 @pytest.mark.parametrize("kind, sabotage", SABOTAGE, ids=NAMES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), steps=st.integers(12, 40))
 def test_any_sabotage_of_any_history_is_found_where_it_was_done(kind: Kind, sabotage: Sabotage, seed: int, steps: int):
     history = ideal_history(seed, steps=steps)
     try:
-        message = sabotage(history, random.Random(seed))
+        named = sabotage(history, random.Random(seed))
     except IndexError:  # this history has no place for it
         reject()
     found = check(history)
-    assert any(one.kind is kind for one in found), found
-    assert any(message.id in str(one) for one in found)
+    assert any(one.kind is kind and named in str(one) for one in found), found
+    if sabotage.__name__ not in MANIFOLD:
+        assert len(found) == 1, found
 
 
 # --- One anomaly of each kind, by hand: that finding, and no other -----------------------------------
@@ -56,17 +55,6 @@ def test_any_sabotage_of_any_history_is_found_where_it_was_done(kind: Kind, sabo
 def small() -> IdealWorld:
     """Three users with a device each; two groups: users 0 and 1, users 1 and 2."""
     return IdealWorld(7, users=3, devices=1)
-
-
-@pytest.mark.parametrize(
-    "kind, sabotage",
-    [pair for pair in SABOTAGE if pair[1] not in {exchange, jump, lose}],
-    ids=[name for name in NAMES if name not in {"exchange", "jump", "lose"}],
-)
-def test_each_anomaly_alone_is_one_finding_of_its_kind(kind: Kind, sabotage: Sabotage):
-    history = ideal_history(3, steps=20)
-    message = sabotage(history, random.Random(3))
-    assert [(one.kind, one.message) for one in check(history)] == [(kind, message.id)]
 
 
 def test_a_message_that_came_to_one_device_of_two_is_lost_on_the_other():
@@ -174,7 +162,7 @@ def test_what_was_handed_over_and_rolled_back_is_aborted():
     message = world.send("group-0")
     world.history.store.clear()
     world.history.attempts = [
-        replace(each, outcome=Outcome.UNKNOWN, status=500, message_id=None) for each in world.history.attempts
+        replace(each, outcome=Outcome.UNKNOWN, status=503, message_id=None) for each in world.history.attempts
     ]
     (finding,) = check(world.history)
     assert (finding.kind, finding.message) == (Kind.ABORTED, message.id)
@@ -207,14 +195,26 @@ def kinds(findings: Iterable[Finding]) -> dict[Kind, int]:
 
 def test_a_finding_says_what_where_and_when():
     history = ideal_history(5, steps=20)
-    message = hand_over_twice(history, random.Random(1))
+    message_id = SABOTAGE[NAMES.index("hand_over_twice")][1](history, random.Random(1))
     (finding,) = check(history)
     assert finding.device in history.devices
     assert finding.user == history.devices[finding.device].user
     text = describe(history, [finding])
     assert text.startswith(f"seed {history.seed}: ")
-    assert f"doubled: message {message.id}, {finding.device}: handed over again" in text
+    assert f"doubled: message {message_id}, {finding.device}: handed over again" in text
     assert f"seen {finding.at:.3f}" in text
+
+
+def test_what_a_device_missed_while_it_was_away_is_no_delay():
+    world = IdealWorld(7, users=2, devices=1, groups=1)
+    world.disconnect("user-1/0")
+    world.send()
+    world.tick()
+    world.connect("user-1/0")
+    assert max(seconds for _, seconds in delays(world.history)) > 0
+    opened_at = next(event.at for event in reversed(world.history.events) if event.name == "connected")
+    world.history.returns["user-1/0"] = opened_at
+    assert [seconds for _, seconds in delays(world.history)] == [0]
 
 
 def test_the_summary_counts_and_measures():
@@ -226,3 +226,18 @@ def test_the_summary_counts_and_measures():
     assert total.handed_over == 2
     assert total.slowest_answer_seconds > 0
     assert [seconds for _, seconds in delays(world.history)] == [0, 0]  # they had it before the answer
+
+
+def test_a_whole_run_is_judged_in_seconds():
+    """A tenth of 400 sends a second for 40 s to 400 devices: 0.3 s of this machine."""
+    world = IdealWorld(1, users=40, groups=28, members=7)
+    for number in range(1600):
+        world.send()
+        if number % 10 == 0:
+            for act in (world.react, world.edit, world.read, world.type):
+                act()
+    world.play(0)
+    assert len(world.history.events) > 22_000
+    started = time.process_time()
+    assert check(world.history) == []
+    assert time.process_time() - started < 1.5

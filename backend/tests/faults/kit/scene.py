@@ -142,14 +142,16 @@ class Scene:
         return self._played
 
     @contextmanager
-    def fault(self, what: str) -> Iterator[None]:
-        """Mark a fault in the history, from now to the end of the block."""
+    def fault(self, what: str, *, mutes: bool = False) -> Iterator[None]:
+        """Mark a fault in the history, from now to the end of the block; `mutes` a process or the way to it."""
         began_at = time.monotonic()
         try:
             yield
         finally:
             if self._history is not None:
                 self._history.faults.append((began_at, time.monotonic(), what))
+                if mutes:
+                    self._history.mutes.append((began_at, time.monotonic()))
 
     def _judge(self, *, answer_seconds: float, may_resync: bool) -> None:
         assert self._played is not None
