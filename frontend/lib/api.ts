@@ -1,9 +1,12 @@
 /** REST with the user's token: one fresh token after a 401, a time-out on everything, problems as errors. */
 
 import { retryAfterMs } from "./backoff.ts";
+import { text } from "./border.ts";
+import { pause } from "./environment.ts";
 import type { ClientError, TokenSource } from "./types.ts";
 
 const PATIENCE_MS = 12_000; // the server answers or gives up within 5 s
+const TOKEN_MS = 60_000; // a person may have to sign in
 
 export type ApiError = Error & ClientError & { readonly retryMs: number };
 
@@ -45,13 +48,9 @@ export function createApi({ baseUrl = "", source, fetch, signal, onToken }: ApiO
     forgetToken() {
       held = undefined;
     },
-    call,
+    call: async (method, path, body, until) => answerOf(await request(method, path, { body, until })),
     request,
   };
-
-  async function call(method: string, path: string, body?: object, until?: AbortSignal): Promise<unknown> {
-    return answerOf(await request(method, path, { body, until }));
-  }
 
   async function request(method: string, path: string, how: ApiRequest, refused?: string): Promise<Response> {
     const { body, until = signal, isStream, credentials = "omit" } = how;
@@ -84,7 +83,8 @@ export function createApi({ baseUrl = "", source, fetch, signal, onToken }: ApiO
   async function ask(isRefused: boolean): Promise<string> {
     const from = source();
     try {
-      const given = typeof from === "string" ? from : await from(isRefused);
+      const given = typeof from === "string" ? from : await Promise.race([from(isRefused), pause(TOKEN_MS, signal)]);
+      if (given === undefined) throw new Error();
       onToken(given);
       return (current = given);
     } catch (cause) {
@@ -104,13 +104,8 @@ export async function answerOf(response: Response): Promise<unknown> {
     if (ok) throw asClientError(cause, "network", "The answer is not whole.");
   }
   if (ok) return body;
-  const { code, detail } = (body ?? {}) as { code?: unknown; detail?: unknown };
-  throw clientError(
-    typeof code === "string" ? code : "unexpected",
-    typeof detail === "string" ? detail : `The server answered ${status}.`,
-    status,
-    retryAfterMs(headers.get("retry-after"), Date.now()),
-  );
+  const { code = "unexpected", detail = `The server answered ${status}.` } = (body ?? {}) as Record<string, unknown>;
+  throw clientError(String(code), String(detail), status, retryAfterMs(headers.get("retry-after"), Date.now()));
 }
 
 export const clientError = (code: string, message: string, status = 0, retryMs = 0, cause?: unknown): ApiError =>
@@ -135,8 +130,7 @@ export const isPassing = ({ status }: ClientError): boolean => [0, 401, 408, 429
 export function subjectOf(token: string): string | null {
   try {
     const payload = token.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/");
-    const { sub } = JSON.parse(atob(payload)) as { sub?: unknown };
-    return typeof sub === "string" ? sub : null;
+    return text((JSON.parse(atob(payload)) as { sub?: unknown }).sub);
   } catch {
     return null;
   }

@@ -8,7 +8,7 @@ import type * as wire from "./protocol.ts";
 export type Check<T> = (value: unknown) => T;
 
 function refuse(): never {
-  throw new TypeError("Not what the protocol says.");
+  throw new TypeError("Not as agreed.");
 }
 
 const when =
@@ -16,7 +16,7 @@ const when =
   (value) =>
     isRight(value) ? (value as T) : refuse();
 
-const text = when<string>((value) => typeof value === "string");
+export const text = when<string>((value) => typeof value === "string");
 const flag = when<boolean>((value) => typeof value === "boolean");
 const number = when<number>(Number.isFinite);
 const whole = when<number>(Number.isSafeInteger);

@@ -103,6 +103,7 @@ export function createClient(options: ClientOptions): Client {
       source = token;
       if (!isNew) return;
       api?.forgetToken();
+      api?.token().catch(() => {}); // whose it is
       if (now.status === "unauthorized") reconnect();
     },
     reconnect,
@@ -159,18 +160,20 @@ export function createClient(options: ClientOptions): Client {
         if (signal.aborted) break;
         const error = asClientError(cause);
         const isFinal = error.status === 401;
-        set({ error: plain(error), ...(isFinal && { status: "unauthorized" }) });
+        set({ status: isFinal ? "unauthorized" : "connecting", error: plain(error) });
         from.forgetToken();
         wake = new AbortController();
-        await pause(isFinal ? 2 ** 31 - 1 : backoffMs(attempt), wake.signal);
+        await pause(isFinal ? 1e9 : backoffMs(attempt), wake.signal);
       }
     }
     return refuse();
   }
 
-  /** A token of another user makes this another client: nothing of the one before is shown. */
+  /** A token of another user makes this another client: nothing of the one before is shown, or sent as them. */
   function checkUser(token: string): void {
-    if (!user || options.userId || subjectOf(token) === user.userId) return;
+    const userId = options.userId ?? user?.userId;
+    if (!userId || subjectOf(token) === userId) return;
+    if (options.userId) throw clientError("unauthorized", "The token names another user.", 401);
     close();
     start();
   }

@@ -18,6 +18,6 @@ export const isBehind = (one: string | null, other: string | null): boolean => d
 
 /** NaN from one epoch to another, and where there is no cursor: neither before nor behind. */
 function distance(one: string | null, other: string | null): number {
-  const [a, b] = [one, other].map((cursor) => /^([0-9a-z]{1,12})\.([0-9]{1,19})$/.exec(cursor ?? ""));
+  const [a, b] = [one, other].map((cursor) => /^(\w+)\.(\d+)$/.exec(cursor ?? ""));
   return a && b && a[1] === b[1] ? Number(b[2]) - Number(a[2]) : NaN;
 }

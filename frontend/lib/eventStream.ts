@@ -107,7 +107,7 @@ export function openEventStream(
 
   function open(until: AbortSignal): void {
     urlCursor = cursor;
-    const from = cursor === null ? "" : `&last_event_id=${cursor}`;
+    const from = cursor ? `&last_event_id=${cursor}` : "";
     const path = `${STREAM}?user_id=${encodeURIComponent(userId)}${pass}${from}`;
     const unlessOver =
       <T extends unknown[]>(act: (...given: T) => void) =>
@@ -124,19 +124,21 @@ export function openEventStream(
 
   function receive(name: string, data: string, lastEventId: string): void {
     const event = parseEvent(name, data);
-    const connected = event?.event === "connected" && event.data.cursor;
+    // What cannot be read is passed over with the next event: so no reader of the events is left behind it.
+    if (!event) return take("event");
+    const connected = event.event === "connected" && event.data.cursor;
     const from = cursor;
     // The browser came back by itself, with the URL of a time before there was a cursor: what lies between is missing.
-    if (connected && from !== null && urlCursor === null && connected !== from) return take("start");
-    // An event that cannot be read moves the cursor all the same, or every reconnect would bring it again.
-    cursor = lastEventId || connected || cursor;
+    if (connected && from && !urlCursor && connected !== from) return take("start");
+    // A `connected` without an id is not where this client stands: first comes the `resync`.
+    cursor = lastEventId || cursor || connected || null;
     if (connected) {
       needsTicket ||= pass !== "";
       onError(null);
     }
-    if (event?.event === "resync" && event.data.scope === "all") cursor = event.data.cursor;
+    if (event.event === "resync" && event.data.scope === "all") cursor = event.data.cursor;
     take(connected ? "connected" : "event");
-    if (event) onReceived({ event, from, to: cursor });
+    onReceived({ event, from, to: cursor });
   }
 
   function fail(problem: ApiError | null, retryMs = 0): void {

@@ -63,7 +63,7 @@ export function createMessageStore(me: string, onOwn: (message: Message) => void
     takeRead,
     show(id) {
       const entry = entries.get(id) ?? touch(id);
-      if (!entry.thread && !entry.isGone) {
+      if (id && !entry.thread && !entry.isGone) {
         entry.thread = newThread();
         wanted.add(id);
       }

@@ -6,7 +6,7 @@
 import { asClientError, isPassing, plain, type Api } from "./api.ts";
 import { backoffMs } from "./backoff.ts";
 import { message as checkMessage } from "./border.ts";
-import { locksOf, newUuid } from "./environment.ts";
+import { channelOf, locksOf, newUuid } from "./environment.ts";
 import type { OutboxItem, OutboxStorage } from "./outboxStorage.ts";
 import type { Message as WireMessage } from "./protocol.ts";
 import { asSent } from "./thread.ts";
@@ -43,7 +43,7 @@ const DISCARDED: ClientError = { code: "discarded", message: "Discarded.", statu
 
 export function createOutbox({ userId, api, storage, scope, onSent, onChange, signal }: OutboxOptions): Outbox {
   const items = new Map<string, OutboxItem>();
-  const ended = new Set<string>(); // a record that is being deleted may still be read
+  const ended = new Set<string>(); // a record that is being deleted may still be read, or told of
   const unsaved = new Set<string>(); // a full disk: they are sent all the same
   const waiters = new Map<string, (end: Message) => void>();
   const waiting = new Map<string, ReturnType<typeof setTimeout>>(); // targets, until the next try
@@ -53,7 +53,7 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
   let active = AbortSignal.abort();
 
   // Other tabs show the same; that a message was sent the one that sent it knows first.
-  const channel = globalThis.BroadcastChannel && new BroadcastChannel(`${scope}:outbox`);
+  const channel = channelOf(`${scope}:outbox`);
   if (channel) {
     channel.onmessage = ({ data }: MessageEvent<OutboxItem | WireMessage>) => ("at" in data ? show(data) : take(data));
   }
@@ -131,6 +131,8 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
 
   function show(item: OutboxItem): void {
     if (item.error?.code === DISCARDED.code) return end(item);
+    if (ended.has(item.id)) return;
+    lastAt = Math.max(lastAt, item.at); // the clock may have been set back since
     items.set(item.id, item);
     if (item.error) tellWaiter(item);
     onChange(item);
@@ -142,6 +144,7 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
   }
 
   function settle(message: WireMessage): void {
+    ended.add(message.client_message_id);
     if (items.has(message.client_message_id)) end(asSent(message));
   }
 
@@ -163,8 +166,9 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
 
   /** What is stored, also by other tabs. */
   async function restore(): Promise<ReadonlySet<string>> {
-    const stored = await storage.all().catch(() => []);
-    for (const item of stored) if (!items.has(item.id) && !ended.has(item.id)) show(item);
+    // A storage may die under way: then what was written here is sent all the same.
+    const stored = await storage.all().catch(() => line().filter(({ id }) => waiters.has(id)));
+    for (const item of stored) if (!items.has(item.id)) show(item);
     return new Set([...unsaved, ...stored.map(({ id }) => id)]);
   }
 
@@ -178,9 +182,9 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
     const pass = () => sendInOrder(target, attempt, until);
     let wait = 0;
     while (!wait && !until.aborted && again.delete(target)) {
-      // A rejection says that the place in the queue was given up with the signal.
+      // A rejection: site data are blocked; or the place was given up with the signal, and nothing is sent any more.
       const locked = locksOf()?.request(`${scope}:outbox:${target}`, { signal: until }, pass);
-      wait = await (locked ?? pass()).catch(() => 1_000);
+      wait = await (locked ?? pass()).catch(pass);
     }
     busy.delete(target);
     if (until.aborted) void drain(target);

@@ -27,7 +27,7 @@ export function createSseParser(
     // A CR at the end may be half of a CRLF: it waits for what comes next.
     const lines = (rest + piece).split(/\r\n|\n|\r(?!$)/);
     rest = lines.pop()!;
-    if (rest.length > MAX_LINE) throw new RangeError("A line without an end.");
+    if (rest.length > MAX_LINE) throw new RangeError("Too long a line.");
     lines.forEach(takeLine);
   };
 }

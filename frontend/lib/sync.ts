@@ -39,6 +39,7 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
   const loading = new Map<string, Promise<void>>();
   let session: AbortSignal = AbortSignal.abort();
   let isWorking = false;
+  let wake = new AbortController();
   let pages = 1; // of the list
   let next: string | null | undefined; // what asks for its next page
 
@@ -47,6 +48,7 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
       session = until;
       letGo();
       wanted.add(LIST);
+      wake.abort();
       for (const [id, { thread }] of entries) if (thread) wanted.add(id);
       void work();
     },
@@ -74,7 +76,8 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
       } catch (error) {
         const problem = asClientError(error);
         if (!until.aborted) onError(problem);
-        await pause(Math.max(problem.retryMs, backoffMs(attempt++)), until);
+        wake = new AbortController();
+        await pause(Math.max(problem.retryMs, backoffMs(attempt++)), AbortSignal.any([until, wake.signal]));
       }
       onChange();
     }
@@ -88,7 +91,8 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
       await (id === LIST ? readLists() : readOne(id));
     } catch (error) {
       const problem = asClientError(error);
-      if (id !== LIST && !isPassing(problem)) return store.drop(id);
+      // "unexpected" is not the server's own: a proxy without a server behind it says 404, too.
+      if (id !== LIST && !isPassing(problem) && problem.code !== "unexpected") return store.drop(id);
       wanted.add(id);
       throw problem;
     }

@@ -4,7 +4,7 @@
  */
 
 import { isBehind } from "./cursor.ts";
-import { listen, locksOf, pause } from "./environment.ts";
+import { channelOf, listen, locksOf, pause } from "./environment.ts";
 import { openEventStream, type EventStream, type Received, type StreamOptions } from "./eventStream.ts";
 import type { StreamEvent } from "./protocol.ts";
 import { advance, isLate, isLed, nextTerm, PONG_MS, SILENCE_MS, type TabMessage } from "./tabState.ts";
@@ -38,11 +38,10 @@ export function openFeed(options: FeedOptions, startCursor: string | null, signa
     return verdict !== "hole";
   }
 
-  if (!shareStream || !locks || !globalThis.BroadcastChannel) {
-    return openEventStream({ ...options, onReceived: deliver }, cursor, signal);
-  }
+  const shared = shareStream && locks && channelOf(scope);
+  if (!shared) return openEventStream({ ...options, onReceived: deliver }, cursor, signal);
 
-  const channel = new BroadcastChannel(scope);
+  const channel = shared;
   let term = 0;
   let status: Status = "connecting";
   let stream: EventStream | undefined; // while this tab leads
@@ -63,18 +62,28 @@ export function openFeed(options: FeedOptions, startCursor: string | null, signa
   join();
 
   return {
-    reopen: () => (stream ? stream.reopen() : say({ kind: "reopen", cursor: null })),
+    reopen() {
+      if (stream) stream.reopen();
+      else if (status === "unauthorized") void stand();
+      else say({ kind: "reopen", cursor: null });
+    },
   };
 
   /** Queue for the lock, lead while it is held, and queue again when deposed. */
   async function stand(steal = false): Promise<void> {
     seat.abort();
     const mine = (seat = new AbortController());
-    // A rejection says that the place in the queue was given up, or the lock was stolen.
-    await locks!.request(scope, steal ? { steal } : { signal: mine.signal }, () => lead(mine.signal)).catch(() => {});
+    const turn = () => lead(mine.signal);
+    await locks!.request(scope, steal ? { steal } : { signal: mine.signal }, turn).catch(({ name }: Error) => {
+      // The place in the queue was given up, or the lock was stolen.
+      if (name === "AbortError") return;
+      // Site data are blocked: there is nothing to share, and it would be refused again at once.
+      channel.onmessage = null;
+      return turn();
+    });
     if (mine !== seat) return;
     mine.abort();
-    if (!signal.aborted) void stand();
+    if (!signal.aborted && status !== "unauthorized") void stand();
   }
 
   function lead(until: AbortSignal): Promise<void> {
@@ -97,7 +106,9 @@ export function openFeed(options: FeedOptions, startCursor: string | null, signa
 
   function tell(now: Status): void {
     take(now);
-    say({ kind: "status", term, status, cursor });
+    // Another tab may have a better token; this one stands again with a new one, or once somebody else is open.
+    if (now === "unauthorized") seat.abort();
+    else say({ kind: "status", term, status, cursor });
   }
 
   function take(now: Status): void {
@@ -129,8 +140,10 @@ export function openFeed(options: FeedOptions, startCursor: string | null, signa
   }
 
   function follow(now: Status, place: string | null): void {
-    take(now);
+    // That another tab tries says nothing to one whose token was refused.
+    if (now === "open" || status !== "unauthorized") take(now);
     if (now !== "open" || hasJoined) return;
+    if (seat.signal.aborted) void stand();
     hasJoined = true;
     cursor ??= place;
     if (isBehind(cursor, place)) askForMissing();
@@ -150,7 +163,7 @@ export function openFeed(options: FeedOptions, startCursor: string | null, signa
 
   /** A leader that does not answer loses the lock: it hangs, or is frozen with it. */
   async function lookAfterLeader(): Promise<void> {
-    if (await hasLeader()) return;
+    if (status === "unauthorized" || (await hasLeader())) return;
     await locks!.request(`${scope}:takeover`, { ifAvailable: true }, async (lock) => {
       if (lock && !(await hasLeader())) void stand(true);
     }).catch(() => {}); // the page is going away

@@ -138,6 +138,7 @@ export function openUser(options: UserOptions): User {
     typing.apply(event);
     if (event.event === "resync" && event.data.scope === "all") store.distrust();
     if (event.event === "connected" || event.event === "resync") catchUp();
+    if (event.event === "heartbeat") reads.flush();
     if (session) void sync.work();
     options.onEvent(event);
     onChange();
