@@ -18,7 +18,7 @@ from app.api.routes import conversations, dev, members, messages, probes, send, 
 from app.auth import Authenticator
 from app.db.inbox import InboxReader
 from app.db.pool import Database
-from app.observability import log_defect
+from app.observability import log_defect, watch_event_loop
 from app.services.conversation_service import ConversationService
 from app.services.message_service import MessageService
 from app.services.messaging.heartbeat import Heartbeat
@@ -85,6 +85,7 @@ class Gapless:
             msg = "DATABASE_URL and REDIS_URL are not set."
             raise startup.StartupError(msg)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_kept_running(watch_event_loop))
             database = Database(settings.database_url)
             stack.push_async_callback(database.close)
             signing_key = await startup.prepare(database, settings)

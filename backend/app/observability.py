@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import time
 import traceback
 from collections import Counter as Tally
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from app.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 registry = CollectorRegistry()
 
+LOOP_TICK_SECONDS: Final = 0.25  # how often the event loop is looked at
+LOOP_BLOCKED_SECONDS: Final = 1.0  # so late it is worth a line: everybody on this process waited
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -43,6 +49,7 @@ class Stats:
         self.send_batches_isolated = 0
         self.redis_up = 0
         self.redis_reconnects = 0
+        self.log_lines_lost = 0
         self.streams_closed: Tally[str] = Tally()
         self.resyncs: Tally[str] = Tally()
         self.send_batch_size = Histogram(
@@ -51,6 +58,12 @@ class Stats:
         self.publish_to_deliver = Histogram(
             "gapless_publish_to_deliver_seconds",
             "From publishing a probe to its arrival at this process, every 2 s.",
+            registry=registry,
+            buckets=LATENCY_BUCKETS,
+        )
+        self.event_loop_lag = Histogram(
+            "gapless_event_loop_lag_seconds",
+            "How late the event loop came to what was due, every quarter of a second.",
             registry=registry,
             buckets=LATENCY_BUCKETS,
         )
@@ -93,6 +106,7 @@ _COUNTERS = {
     "send_retries": "Batches that PostgreSQL asked to run again.",
     "send_batches_isolated": "Batches run again one target at a time.",
     "redis_reconnects": "Connections to Redis made anew.",
+    "log_lines_lost": "Log lines that could not be written.",
 }
 _TALLIES = (
     ("streams_closed", "reason", "Streams ended by the server."),
@@ -106,6 +120,17 @@ registry.register(stats)
 def metrics_text() -> bytes:
     """Write all metrics in Prometheus's text format."""
     return generate_latest(registry)
+
+
+async def watch_event_loop() -> None:
+    """Measure how late the event loop is, until cancelled; say so when it stood still."""
+    while True:
+        due_at = time.monotonic() + LOOP_TICK_SECONDS
+        await asyncio.sleep(LOOP_TICK_SECONDS)
+        late_seconds = max(0.0, time.monotonic() - due_at)
+        stats.event_loop_lag.observe(late_seconds)
+        if late_seconds > LOOP_BLOCKED_SECONDS:
+            structlog.get_logger(__name__).warning("event_loop_blocked", seconds=round(late_seconds, 1))
 
 
 def log_defect(event: str, error: BaseException, **fields: object) -> None:
@@ -143,7 +168,7 @@ def configure_logging(level: str, *, as_json: bool) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr.fileno(), on_lost=_count_lost_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -163,3 +188,7 @@ def configure_logging(level: str, *, as_json: bool) -> None:
     # Their debug lines hold payloads, and their info lines say what ours say.
     for name in ("asyncio", "alembic", "httpx2", "sqlalchemy", "uvicorn.error"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _count_lost_line() -> None:
+    stats.log_lines_lost += 1

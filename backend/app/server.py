@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import httptools
 import uuid_utils.compat as uuid7
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.error_handlers import render
+from app.errors import UnavailableError
+from app.observability import log_defect
 from app.services.messaging.stream_ports import WIRE_EXTENSION
 from app.stream_wire import TransportWire
 
@@ -37,6 +42,7 @@ KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual proxy keeps an idle conn
 GC_THRESHOLD: Final = 50_000  # more made than gone: with the default of 700 the collector is half of a storm's work
 HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a request, to the end of its headers
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request line with its headers, or of trailers
+RESERVED_FILES: Final = 100  # that no stream takes: for PostgreSQL, Redis, probes and requests
 
 
 class GaplessProtocol(HttpToolsProtocol):
@@ -79,6 +85,11 @@ class GaplessProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with a problem document; never into the answer to another request."""
         del msg
+        failure = _failure_of_ours(sys.exception())
+        if failure is not None:  # no answer at all: a client that is told 400 would not try again
+            self.transport.abort()
+            log_defect("request_not_read", failure)
+            return
         cycle = self._unanswered()
         if cycle is not None:
             if cycle.response_started or cycle.scope is not self.scope:
@@ -138,6 +149,9 @@ class GaplessProtocol(HttpToolsProtocol):
             self.transport.abort()
             self._give_up_answer()
             raise ConnectionAbortedError
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if len(self.connections) > files - RESERVED_FILES:
+            raise UnavailableError
         self._wire = TransportWire(self)
         return self._wire
 
@@ -166,6 +180,12 @@ class GaplessProtocol(HttpToolsProtocol):
         # Bytes that trickle in hold a descriptor each: uvicorn has no time-out of its own here.
         self._header_timer = None
         self.transport.abort()
+
+
+def _failure_of_ours(error: BaseException | None) -> BaseException | None:
+    """Tell what failed in a callback of the parser, such as for want of memory, from what was wrong with a request."""
+    cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+    return None if isinstance(cause, (httptools.HttpParserError, ValueError)) else cause
 
 
 def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:

@@ -1,13 +1,14 @@
 """The connections to PostgreSQL, each with a bound on everything it may wait for.
 
 Deadlines nest, so that the innermost one speaks first and the connection stays usable:
-lock 2 s < statement 3 s < command 4 s < request 5 s.
+lock 2 s < statement 3 s < command 4 s < use of a connection 4.5 s < request 5 s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.5
 COMMAND_SECONDS = 4
+USE_SECONDS = 4.5  # from asking for a connection to having done with it, whatever is run on it
 ATTEMPTS = 3  # of a transaction that PostgreSQL itself asks to run again (40001, 40P01)
 
 SESSION_SETTINGS = {
@@ -64,6 +66,8 @@ class Database:
         self._max_size = max_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
+        self._lent: set[int] = set()  # by the process id of their backends
 
     async def close(self) -> None:
         """Close the pool, waiting at most 5 s for what is in flight."""
@@ -89,8 +93,19 @@ class Database:
         """Lend a connection. Raises UnavailableError when PostgreSQL does not answer in time."""
         try:
             pool = self._pool or await self._open()
-            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield connection
+            async with asyncio.timeout(USE_SECONDS) as limit, pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                backend = connection.get_server_pid()
+                self._lent.add(backend)
+                try:
+                    yield connection
+                except (TimeoutError, asyncio.CancelledError) as error:
+                    # Neither a rollback nor a reset could be answered sooner than what was asked before.
+                    connection.terminate()
+                    if limit.expired() or isinstance(error, TimeoutError):
+                        self._drop_idle()
+                    raise
+                finally:
+                    self._lent.discard(backend)
         except UNAVAILABLE as error:
             raise UnavailableError from error
 
@@ -137,9 +152,23 @@ class Database:
                     timeout=CONNECT_SECONDS,
                     command_timeout=COMMAND_SECONDS,
                     server_settings={"application_name": "gapless", **SESSION_SETTINGS},
+                    init=self._remember,
                     reset=_leave_nothing_behind,
                 )
             return self._pool
+
+    async def _remember(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._connections.add(connection)
+
+    def _drop_idle(self) -> None:
+        """Forget the connections that nobody uses.
+
+        Where one says nothing for longer than any statement may take, the others are no better: tried one by
+        one, a pool of dead connections would cost ten time-outs.
+        """
+        for connection in list(self._connections):
+            if not connection.is_closed() and connection.get_server_pid() not in self._lent:
+                connection.terminate()
 
 
 async def _leave_nothing_behind(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -4,60 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import re
-import shutil
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support import proxies as support
 from tests.support.commands import run
-from tests.support.ports import free_port
+from tests.support.proxies import CERTIFICATE, NAME, Proxy, needs, replaced, until_forwarding
 from tests.support.servers import JWT_SECRET, Server, new_user, token_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
-
-DEPLOY = Path(__file__).parents[3] / "deploy"
-NAME = "chat.example.com"
-CERTIFICATE = "certificate.pem"
-SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # where Debian puts them, off a user's PATH
-
-
-def find(program: str) -> str | None:
-    return shutil.which(program, path=SBIN)
-
-
-needs = {
-    program: pytest.mark.skipif(find(program) is None, reason=f"{program} is not installed")
-    for program in ("nginx", "haproxy", "curl")
-}
-
-
-@dataclass
-class Proxy:
-    """A running proxy: one port for https as configured, one for plain http to look at."""
-
-    server: Server
-    https_port: int
-    http_port: int
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def behind(self) -> Server:
-        """The server as clients behind the proxy see it."""
-        return replace(self.server, port=self.http_port)
-
 
 StartProxy = Callable[..., Awaitable[Proxy]]
 
@@ -67,93 +27,15 @@ async def start_proxy(tmp_path: Path) -> AsyncIterator[StartProxy]:
     """Start nginx or HAProxy on its file of deploy/; `edit` changes the text first."""
     started: list[Proxy] = []
 
-    async def start(program: str, server: Server, *, edit: Callable[[str], str] = str) -> Proxy:
-        ports = free_port(), free_port()
-        make_certificate(tmp_path / CERTIFICATE)
-        configure = _nginx if program == "nginx" else _haproxy
-        arguments = configure(tmp_path, server, ports, edit)
-        log = tmp_path / f"{program}.log"
-        with log.open("ab") as file:
-            process = subprocess.Popen([find(program) or program, *arguments], cwd=tmp_path, stdout=file, stderr=file)
-        proxy = Proxy(server, *ports, process, log)
-        started.append(proxy)
-        await until_forwarding(proxy)
-        return proxy
+    async def start(program: str, *servers: Server, edit: Callable[[str], str] = str) -> Proxy:
+        started.append(await support.start_proxy(program, tmp_path, servers, edit=edit))
+        return started[-1]
 
     try:
         yield start
     finally:
         for proxy in started:
-            proxy.process.send_signal(signal.SIGTERM)
-            proxy.process.wait(10)
-
-
-def _nginx(folder: Path, server: Server, ports: tuple[int, int], edit: Callable[[str], str]) -> list[str]:
-    listen = f"listen 127.0.0.1:{ports[0]} ssl http2; listen 127.0.0.1:{ports[1]};"
-    changes = {
-        "listen 443 ssl http2;": listen,
-        "127.0.0.1:8000": f"127.0.0.1:{server.port}",
-        f"/etc/ssl/{NAME}.pem": str(folder / CERTIFICATE),
-        f"/etc/ssl/{NAME}.key": str(folder / CERTIFICATE),
-    }
-    (folder / "site.conf").write_text(edit(replaced((DEPLOY / "nginx.conf").read_text(), changes)))
-    # Around it, compression switched on for everything: the worst that a site can meet.
-    (folder / "nginx.conf").write_text(
-        "daemon off; pid nginx.pid; error_log stderr; events {} http { access_log access.log;"
-        " gzip on; gzip_min_length 0; gzip_proxied any; gzip_types text/event-stream application/json;"
-        " client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;"
-        " scgi_temp_path scgi; include site.conf; }"
-    )
-    return ["-p", str(folder), "-c", "nginx.conf"]
-
-
-def _haproxy(folder: Path, server: Server, ports: tuple[int, int], edit: Callable[[str], str]) -> list[str]:
-    bind = f"bind 127.0.0.1:{ports[0]} ssl crt {folder / CERTIFICATE} alpn h2,http/1.1"
-    changes = {
-        f"bind :443 ssl crt /etc/haproxy/{NAME}.pem alpn h2,http/1.1": f"{bind}\n    bind 127.0.0.1:{ports[1]}",
-        "127.0.0.1:8000": f"127.0.0.1:{server.port}",
-    }
-    (folder / "haproxy.cfg").write_text(edit(replaced((DEPLOY / "haproxy.cfg").read_text(), changes)))
-    return ["-db", "-f", "haproxy.cfg"]
-
-
-def replaced(text: str, changes: dict[str, str]) -> str:
-    for old, new in changes.items():
-        assert old in text, f"{old} is not in the file any more"
-        text = text.replace(old, new)
-    return text
-
-
-def make_certificate(file: Path) -> None:
-    """Write a certificate with its key into one file, which both proxies read."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.write_bytes(certificate.public_bytes(pem) + private)
-
-
-async def until_forwarding(proxy: Proxy) -> None:
-    """Wait until a request reaches the server: HAProxy sends none before its first check has passed."""
-    status = 0
-    async with aiohttp.ClientSession() as session:
-        for _ in range(200):
-            assert proxy.process.poll() is None, proxy.log.read_text()
-            with suppress(aiohttp.ClientError):
-                async with session.get(f"{proxy.behind.url}/api/v1/users/me") as response:
-                    status = response.status
-            if status == 401:
-                return
-            await asyncio.sleep(0.05)
-    raise AssertionError(f"{status} {proxy.log.read_text()}")
+            proxy.stop()
 
 
 async def open_streams(server: Server) -> float:
@@ -239,9 +121,6 @@ async def test_a_server_that_is_gone_is_200_and_a_time_to_come_back(program, sta
     bob = new_user("bob")
     stream = await open_stream(proxy.behind, bob)
     server.kill()
-    assert server.process is not None
-    assert server.process.stdout is not None
-    server.process.stdout.close()  # it starts again below, with a pipe of its own
     await stream.until_end()
     for _ in range(3):  # before HAProxy has noticed, and after
         for origin, allowed in (("https://app.example.com", True), ("https://evil.example.com", False)):
@@ -258,6 +137,27 @@ async def test_a_server_that_is_gone_is_200_and_a_time_to_come_back(program, sta
     await until_forwarding(proxy)
     await stream.connected()
     assert stream.events[-1].json["recovered"] is True
+
+
+@needs["nginx"]
+async def test_two_servers_that_are_away_in_turn_are_no_outage(start_server, start_proxy):
+    """By default nginx would leave out the first for 10 s, and have nobody left when the second goes."""
+    servers = [await start_server(), await start_server()]
+    proxy = await start_proxy("nginx", *servers)
+    for server in servers:
+        server.kill()
+        assert await statuses_of(proxy, requests=10) == {401}
+        await server.start()
+    assert await statuses_of(proxy, requests=10) == {401}
+
+
+async def statuses_of(proxy: Proxy, *, requests: int) -> set[int]:
+    statuses = set()
+    async with aiohttp.ClientSession() as session:
+        for _ in range(requests):
+            async with session.get(f"{proxy.behind.url}/api/v1/users/me") as response:
+                statuses.add(response.status)
+    return statuses
 
 
 @proxies

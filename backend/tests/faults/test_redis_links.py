@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -13,6 +14,7 @@ from app.observability import stats
 from app.services.messaging import channels
 from app.services.messaging.publisher import Publisher, RedisOutlet
 from app.services.messaging.redis_pubsub import PubSub
+from tests.faults.kit.link import Link
 from tests.integration.test_pubsub import Listener, subscribed, until
 
 pytestmark = pytest.mark.faults
@@ -78,3 +80,40 @@ async def test_a_process_that_was_late_itself_does_not_give_redis_up(links, monk
     assert troubles == []
     assert pubsub.is_up
     assert listener.times_live == 1
+
+
+async def test_a_connection_that_takes_long_to_make_is_not_given_up_for_what_waited_for_it(valkey):
+    """Protocol 8.1: a frame's age is no answer that is late, or a busy server far from Redis never comes back."""
+    async with Link(valkey.port) as link:
+        link.delay_seconds = 0.2  # two ways and back until it is made; with one more it is over a second
+        url = f"redis://127.0.0.1:{link.port}/0"
+        outlet = RedisOutlet(url)
+        publisher = Publisher(outlet)
+        pubsub = PubSub(url, publisher)
+        outlet.on_trouble = pubsub.on_trouble
+        async with _kept_running(outlet.run), _kept_running(pubsub.run), publishing(publisher):
+            await until(lambda: pubsub.is_up)
+            before = stats.redis_reconnects
+            link.cut()
+            await until(lambda: not pubsub.is_up)
+            await until(lambda: pubsub.is_up)
+            await asyncio.sleep(1.5)  # an answer that is waited for too short would be missed by now
+            assert pubsub.is_up
+            assert stats.redis_reconnects == before + 1
+
+
+@asynccontextmanager
+async def publishing(publisher: Publisher) -> AsyncIterator[None]:
+    """Publish without a pause."""
+
+    async def publish() -> None:
+        while True:
+            publisher.ephemeral("typing_status", {}, user_ids=["bob"])
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(publish())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class Server:
     log: Path
     environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
+    prefix: Sequence[str] = ()  # a command before its own that ends in `exec`
     process: subprocess.Popen[bytes] | None = None
     session: aiohttp.ClientSession | None = None
 
@@ -71,7 +73,7 @@ class Server:
             self.process.stdout.close()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.run_server"],
+                [*self.prefix, sys.executable, "-m", "tests.support.run_server"],
                 cwd=BACKEND,
                 env=environment,
                 stdout=subprocess.PIPE,
@@ -84,7 +86,7 @@ class Server:
         self.port = int(line.split()[1])
         if self.session is None:
             self.session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0)
+                timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=1)
             )
         await self.until_healthy()
         return self

@@ -10,6 +10,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 ADVISORY_LOCK = 0x6741504C  # any number of servers may start at once; one of them migrates
+# Whoever wants a table after a migration that waits for it waits, too: so none waits for long. One that
+# builds an index CONCURRENTLY is in nobody's way and takes this back for itself.
+LOCK_TIMEOUT = "500ms"
 
 
 def _migrate(connection: Connection) -> None:
@@ -27,6 +30,7 @@ async def _run() -> None:
     try:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+            await connection.execute(text("SELECT set_config('lock_timeout', :limit, false)"), {"limit": LOCK_TIMEOUT})
             await connection.commit()
             await connection.run_sync(_migrate)
             await connection.commit()

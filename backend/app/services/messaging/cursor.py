@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 MAX_SEQ = 2**63 - 1
-_GRAMMAR = re.compile(r"([0-9a-z]{1,12})\.([0-9]{1,19})")
+_GRAMMAR = re.compile(r"([0-9a-z]{1,12})\.(0|[1-9][0-9]{0,18})")
 
 
 class Verdict(Enum):

@@ -204,6 +204,7 @@ class RedisOutlet:
                     self._give_up_old()
                     continue
                 pause_seconds = 0.05
+                self._give_up_old()
                 self._flush()
                 await self._watch()
                 self._link = None
@@ -213,6 +214,7 @@ class RedisOutlet:
                 self._link.abort()
 
     async def _watch(self) -> None:
+        connected_at = time.monotonic()
         while not self._lost.is_set():
             waits_since = time.monotonic()
             try:
@@ -221,7 +223,8 @@ class RedisOutlet:
             except TimeoutError:
                 if time.monotonic() - waits_since > MAX_AGE_SECONDS / 2:
                     continue  # this process was late itself: the answers may be there, and not read yet
-                if self._held and time.monotonic() - self._held[0].since > MAX_AGE_SECONDS:
+                # What waited for the connection says nothing about how it answers.
+                if self._held and time.monotonic() - max(self._held[0].since, connected_at) > MAX_AGE_SECONDS:
                     _log.warning("redis_publish_unanswered", frames=len(self._held))
                     if self._link is not None:
                         self._link.abort()  # before anything is given up: replies match commands by place

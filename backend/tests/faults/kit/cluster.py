@@ -6,8 +6,8 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from app.db.migrate import migrate
 from app.embedded import PostgresProcess, ValkeyProcess, start_postgres, start_valkey
 from tests.faults.kit.link import Link
+from tests.support.ports import free_port
 from tests.support.servers import Server
 
 
@@ -63,7 +64,8 @@ class PostgresNode:
 
     def thaw(self) -> None:
         for pid in self.pids():
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # a backend that ends by itself
+                os.kill(pid, signal.SIGCONT)
 
     def pids(self) -> list[int]:
         """The postmaster first, then its children."""
@@ -122,9 +124,9 @@ class ValkeyNode:
     def thaw(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)
 
-    async def command(self, *words: str) -> object:
+    async def command(self, *words: str, answer_seconds: float = 5) -> object:
         """Run one command past every link, and give its reply (text, number, list, None or a redis error)."""
-        async with Redis(port=self.port, decode_responses=True, socket_timeout=5) as redis:
+        async with Redis(port=self.port, decode_responses=True, socket_timeout=answer_seconds) as redis:
             return await redis.execute_command(*words)
 
     async def close(self) -> None:
@@ -134,7 +136,11 @@ class ValkeyNode:
 
 @dataclass
 class Cluster:
-    """One of each, and `servers`. A list of links has one per process, or is empty where nothing is in between."""
+    """One of each, and `servers`. A list of links has one per process, or is empty where nothing is in between.
+
+    `front_ports` are those of proxies, or of processes that the scenario starts itself: `other_processes` of them.
+    What `before_leak_check` holds is called when all clients are gone: a proxy keeps connections for the next one.
+    """
 
     folder: Path
     postgres: PostgresNode
@@ -143,6 +149,9 @@ class Cluster:
     client_links: list[Link] = field(default_factory=list)
     redis_links: list[Link] = field(default_factory=list)
     postgres_links: list[Link] = field(default_factory=list)
+    front_ports: list[int] = field(default_factory=list)
+    other_processes: int = 0
+    before_leak_check: list[Callable[[], None]] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -176,9 +185,10 @@ class Cluster:
         link_redis: bool = False,
         link_postgres: bool = False,
         number: int | None = None,
+        prefix: Sequence[str] = (),
         **settings: object,
     ) -> Server:
-        """Start one more process; keywords are settings of its own (FAILPOINT is one)."""
+        """Start one more process, behind `prefix`; keywords are settings of its own (FAILPOINT is one)."""
         database_url, redis_url = self.postgres.url, self.valkey.url
         if link_postgres:
             self.postgres_links.append(await self._stack.enter_async_context(Link(self.postgres.port)))
@@ -190,7 +200,13 @@ class Cluster:
         own = {name.upper(): str(value) for name, value in settings.items()}
         vitals = {"VITALS": str(self.folder / f"vitals-{number}.json")}
         server = Server(
-            database_url, redis_url, self.folder / f"server-{number}.log", {**self.settings, **vitals, **own}
+            database_url,
+            redis_url,
+            self.folder / f"server-{number}.log",
+            {**self.settings, **vitals, **own},
+            # While it is down nobody's outgoing connection may take its port.
+            port=free_port(),
+            prefix=prefix,
         )
         self.servers.append(server)
         await server.start()
@@ -200,7 +216,9 @@ class Cluster:
 
     @property
     def ports(self) -> list[int]:
-        """Where clients go: the links where there are any."""
+        """Where clients go: what stands in front where there is anything."""
+        if self.front_ports:
+            return self.front_ports
         if self.client_links:
             return [link.port for link in self.client_links]
         return [server.port for server in self.servers]

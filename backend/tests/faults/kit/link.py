@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, Self
@@ -12,20 +13,23 @@ from typing import Literal, Self
 Direction = Literal["up", "down", "both"]  # up: from who dials to who is dialled
 MAX_WAITING_BYTES = 256 * 1024
 CLOSE_SECONDS = 5.0
+STREAM_REQUEST = b"GET /api/v1/messages/stream"
+REMEMBERED_BYTES = 40  # of what was let through before a cut
 
 
 class Link:
-    """Listens on a port of its own and forwards to `target_port` on loopback.
+    """Listens on a port of its own, or that it is given, and forwards to `target_port` on loopback.
 
     A fault hits every connection, present and future, that `only` picks; `heal` ends all faults.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.target_port = target_port
-        self.port = 0
+        self.host, self.port = host, port
         self.delay_seconds = 0.0
         self.only: Callable[[Pair], bool] = _every
         self.swallowed_replies = 0
+        self.spent: list[bytes] = []  # per cut of `cut_each_after`, the last bytes that were let through
         self.pairs: set[Pair] = set()
         self._frozen: set[str] = set()
         self._swallowing: set[str] = set()
@@ -36,7 +40,7 @@ class Link:
         self._dials: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.get_running_loop().create_server(self._accept, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -99,6 +103,9 @@ class Link:
     def is_swallowed(self, pair: Pair, way: str) -> bool:
         return way in self._swallowing and self.only(pair)
 
+    def budget_for(self, pair: Pair) -> int | None:
+        return self._budget() if self._budget is not None and self.only(pair) else None
+
     def is_triggered(self, data: bytes) -> bool:
         if self._trigger is None or self._trigger not in data:
             return False
@@ -106,7 +113,7 @@ class Link:
         return True
 
     def _accept(self) -> asyncio.Protocol:
-        pair = Pair(self, self._budget() if self._budget is not None else None)
+        pair = Pair(self)
         task = asyncio.get_running_loop().create_task(self._dial(pair))
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
@@ -130,12 +137,14 @@ class Link:
 class Pair:
     """One connection through a link: the near end was dialled, the far end dials."""
 
-    def __init__(self, link: Link, budget: int | None) -> None:
+    def __init__(self, link: Link) -> None:
         self.link = link
-        self.budget = budget
+        self.budget: int | None = None
+        self.has_asked = False
         self.has_lost = False
         self.is_doomed = False
         self.is_subscriber = False  # a Redis connection that subscribes
+        self.is_stream = False  # a client's connection that is an event stream
         self.is_closed = asyncio.Event()
         self.near, self.far = _End(self, "up"), _End(self, "down")
         self.near.peer, self.far.peer = self.far, self.near
@@ -144,6 +153,12 @@ class Pair:
     def mind_flow(self) -> None:
         for end in (self.near, self.far):
             end.mind_flow()
+
+    def close(self) -> None:
+        """End it in order and not by a reset, which would throw away what has not been read."""
+        for end in (self.near, self.far):
+            if end.transport is not None:
+                end.transport.close()
 
     def abort(self) -> None:
         for end in (self.near, self.far):
@@ -164,7 +179,9 @@ class _End(asyncio.Protocol):
         self.peer: _End = self
         self._pair, self._way = pair, way
         self._waiting = b""
+        self._late: deque[bytes] = deque()
         self._is_full = False
+        self._has_ended = False
         self._is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -182,6 +199,10 @@ class _End(asyncio.Protocol):
         pair, link = self._pair, self._pair.link
         if self._way == "up":
             pair.is_subscriber = pair.is_subscriber or b"SUBSCRIBE\r\n" in data
+            pair.is_stream = pair.is_stream or data.startswith(STREAM_REQUEST)
+            if not pair.has_asked:
+                pair.has_asked = True
+                pair.budget = link.budget_for(pair)
             pair.is_doomed = pair.is_doomed or link.is_triggered(data)
             pair.mind_flow()  # it may be of those that a fault is meant for only now
         elif pair.is_doomed:
@@ -190,12 +211,31 @@ class _End(asyncio.Protocol):
             return
         if link.is_swallowed(pair, self._way):
             pair.has_lost = True
-        elif link.delay_seconds:
-            asyncio.get_running_loop().call_later(link.delay_seconds, self._pass_on, data)
+        else:
+            self._pass_on_in_time(data)
+
+    def _pass_on_in_time(self, data: bytes) -> None:
+        """Pass on bytes, or their end (none)."""
+        delay_seconds = self._pair.link.delay_seconds
+        if delay_seconds or self._late:
+            self._late.append(data)
+            asyncio.get_running_loop().call_later(delay_seconds, self._pass_on_oldest)
         else:
             self._pass_on(data)
 
+    def _pass_on_oldest(self) -> None:
+        # And not whatever was meant: a delay that has become shorter must not change the order.
+        self._pass_on(self._late.popleft())
+
     def _pass_on(self, data: bytes) -> None:
+        if not data:
+            if self.peer.transport is not None and self.peer.transport.can_write_eof():
+                with suppress(OSError):  # it has been reset, and does not know yet
+                    self.peer.transport.write_eof()
+            self._has_ended = True
+            if self.peer._has_ended:
+                self._pair.close()
+            return
         pair = self._pair
         if self._way == "down" and pair.budget is not None:
             data, pair.budget = data[: pair.budget], pair.budget - len(data[: pair.budget])
@@ -206,14 +246,12 @@ class _End(asyncio.Protocol):
         elif not peer.transport.is_closing():
             peer.transport.write(data)
         if pair.budget == 0:
-            # In order and not as a reset, which would throw away what the client has not read.
-            for end in (pair.near, pair.far):
-                if end.transport is not None:
-                    end.transport.close()
+            link = pair.link
+            link.spent.append(data[-REMEMBERED_BYTES:])
+            pair.close()
 
     def eof_received(self) -> bool:
-        if self.peer.transport is not None and self.peer.transport.can_write_eof():
-            self.peer.transport.write_eof()
+        self._pass_on_in_time(b"")
         return True
 
     def pause_writing(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.faults.kit.cluster import Cluster
 from tests.support.servers import Server
@@ -36,18 +37,31 @@ class Vitals:
 
 async def read_vitals(server: Server) -> Vitals:
     """Ask a process and the kernel. Raises TimeoutError when it does not answer."""
+    told = await _told(server)
+    return Vitals(told["streams"], told["tasks"], _descriptors(server), resident_megabytes(server.pid))
+
+
+async def counted(server: Server, name: str) -> int:
+    """Give what a process has counted under this name of its `Stats`. Raises TimeoutError when it does not answer."""
+    count: int = (await _told(server))["counted"][name]
+    return count
+
+
+async def _told(server: Server) -> dict[str, Any]:
     file = Path(server.environment["VITALS"])
     file.unlink(missing_ok=True)
     os.kill(server.pid, signal.SIGUSR1)
     async with asyncio.timeout(READ_SECONDS):
         while not file.exists():
             await asyncio.sleep(0.01)
-    told = json.loads(file.read_text())
-    return Vitals(told["streams"], told["tasks"], _descriptors(server), _resident_megabytes(server.pid))
+    told: dict[str, Any] = json.loads(file.read_text())
+    return told
 
 
 async def leaks(cluster: Cluster, before: list[Vitals]) -> list[str]:
     """Say what is still held when all clients are gone, after time to let go of it; nothing is best."""
+    for end in cluster.before_leak_check:
+        end()
     deadline = time.monotonic() + LET_GO_SECONDS
     checks: list[Callable[[], Awaitable[list[str]]]] = [
         lambda: _held(cluster, before),
@@ -104,7 +118,7 @@ async def _database_connections(cluster: Cluster) -> list[str]:
     found = []
     if busy := [row["state"] for row in rows if row["state"] and "in transaction" in row["state"]]:
         found.append(f"{len(busy)} connections to PostgreSQL are in a transaction")
-    most = MOST_CONNECTIONS * len(cluster.servers)
+    most = MOST_CONNECTIONS * (len(cluster.servers) + cluster.other_processes)
     if len(rows) > most:
         found.append(f"{len(rows)} connections to PostgreSQL, at most {most}")
     return found
@@ -136,6 +150,6 @@ def _sockets_to(pid: int, port: int) -> set[str]:
     return found
 
 
-def _resident_megabytes(pid: int) -> float:
+def resident_megabytes(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024

@@ -1,0 +1,80 @@
+"""What must be true of the database, the log and the answers after whatever PostgreSQL went through."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from tests.faults.kit.cluster import Cluster
+from tests.history.load import Load
+from tests.history.records import History, Outcome
+from tests.history.run import Run
+
+BACK_SECONDS = 5.0  # after PostgreSQL answers again, everything does
+
+# Each finds what must not be there.
+_WRONG = {
+    "inboxes with a hole, or a head that is not their end": """
+        SELECT count(*) FROM inbox_heads AS h
+        LEFT JOIN (SELECT user_id, count(*) AS n, min(seq) AS low, max(seq) AS high FROM inbox GROUP BY 1) AS i
+            USING (user_id)
+        WHERE h.head <> coalesce(i.n, 0) OR (i.n > 0 AND (i.low <> 1 OR i.high <> i.n))""",
+    "conversations whose messages are not numbered from 1 to the last": """
+        SELECT count(*) FROM conversations AS c
+        LEFT JOIN (SELECT conversation_id, count(*) AS n, max(seq) AS high FROM messages GROUP BY 1) AS m
+            ON m.conversation_id = c.id
+        WHERE c.last_seq <> coalesce(m.n, 0) OR m.high <> m.n""",
+    "messages that lie in an inbox twice": """
+        SELECT count(*) FROM (SELECT FROM inbox GROUP BY user_id, message_id HAVING count(*) > 1) AS twice""",
+    "deadlocks": "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()",
+}
+# What a log holds only after a defect: names of tracebacks, of asyncpg's misuse, of asyncio's orphans.
+_DEFECTS = re.compile(r"Traceback|another operation|never retrieved|was never awaited|_failed\b", re.ASCII)
+
+
+async def wrong_rows(cluster: Cluster) -> list[str]:
+    """Say what is wrong in the tables; nothing is best."""
+    connection = await cluster.postgres.connect()
+    try:
+        counts = {what: await connection.fetchval(sql) for what, sql in _WRONG.items()}
+    finally:
+        await connection.close()
+    return [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def defects(cluster: Cluster, *, but: str = "") -> list[str]:
+    """Give log lines that speak of a defect; without those that hold `but`."""
+    lines = [line for server in cluster.servers for line in server.log.read_text(errors="replace").splitlines()]
+    return [line[:300] for line in lines if _DEFECTS.search(line) and not (but and but in line)][:5]
+
+
+def failed_when_well(history: History) -> int:
+    """Count the attempts that were not acknowledged though no fault was on, nor had been for 5 s."""
+    ends = [0.0, *(end + BACK_SECONDS for _, end, _ in history.faults)]
+    begins = [*(begin for begin, _, _ in history.faults), math.inf]
+    failed = [each for each in history.attempts if each.outcome is not Outcome.ACKNOWLEDGED]
+    return sum(
+        well_from <= each.invoked_at and each.ended_at <= well_to
+        for well_from, well_to in zip(ends, begins, strict=True)
+        for each in failed
+    )
+
+
+def longest_silence(history: History) -> float:
+    """The longest that any stream was silent between two events, in seconds."""
+    heard_at: dict[int, float] = {}
+    longest = 0.0
+    for event in history.events:
+        longest = max(longest, event.at - heard_at.get(event.stream, event.at))
+        heard_at[event.stream] = event.at
+    return longest
+
+
+def kept_streams(history: History) -> bool:
+    """Whether no device ever lost its stream."""
+    return len(history.streams) == len(history.devices)
+
+
+def sender(run: Run) -> Load:
+    """What sends messages of a scenario's own and writes them down as the load does."""
+    return Load(run.plan, run.rest, run.history, run.conversations)

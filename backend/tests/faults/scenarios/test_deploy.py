@@ -1,0 +1,165 @@
+"""New versions and restarts, behind proxies and beside older ones: nobody notices but by waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from tests.faults.kit.cluster import Cluster
+from tests.faults.kit.scene import Played, Scene
+from tests.faults.scenarios.steps import longest_silence, metric, port_of, until_connected
+from tests.history.run import Run
+from tests.support.commands import children_of, eventually, running
+from tests.support.ports import free_port
+from tests.support.processes import client_ports
+from tests.support.proxies import needs, replaced, start_proxy
+from tests.support.servers import API_KEY, JWT_SECRET
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+
+CHECK_SECONDS = 2.5  # until HAProxy has seen that a server is back
+
+
+@asynccontextmanager
+async def proxies_in_front(cluster: Cluster, *programs: str, edit=str) -> AsyncIterator[None]:
+    """Let clients come through these proxies alone, each with all servers behind it."""
+    async with AsyncExitStack() as stack:
+        for program in programs:
+            folder = cluster.folder / program
+            folder.mkdir()
+            proxy = await start_proxy(program, folder, cluster.servers, edit=edit)
+            stack.callback(proxy.stop)
+            cluster.front_ports.append(proxy.http_port)
+            cluster.before_leak_check.append(proxy.stop)
+        yield
+
+
+async def roll(scene: Scene, program: str) -> Played:
+    """Restart one process after the other, round after round, behind this proxy."""
+    cluster = await scene.start()
+
+    async def faults(_run: Run) -> None:
+        await asyncio.sleep(1)
+        for _ in range(int(scene.scale.pick(gate=1, whole=2))):
+            for server in cluster.servers:
+                with scene.fault("restarted"):
+                    assert await server.terminate() == 0
+                    await server.start()
+                await asyncio.sleep(CHECK_SECONDS)
+
+    async with proxies_in_front(cluster, program):
+        played = await scene.play(faults)
+    statuses = {stream.status for stream in played.history.streams}
+    assert statuses == {200}, "EventSource would have given up"
+    assert longest_silence(played) < scene.scale.heartbeat_seconds + 5, "something holds events back"
+    return played
+
+
+@needs["nginx"]
+@pytest.mark.scenario("F39a", "Both processes restarted in turn behind nginx, twice", "no stream is refused for ever")
+async def test_a_rolling_restart_behind_nginx(scene):
+    """Protocol 4.7, 7.1, 7.4: with the configuration of deploy/."""
+    await roll(scene, "nginx")
+
+
+@needs["haproxy"]
+@pytest.mark.scenario("F39b", "Both processes restarted in turn behind HAProxy, twice", "no stream is refused for ever")
+async def test_a_rolling_restart_behind_haproxy(scene):
+    """Protocol 4.7, 7.1, 7.4: with the configuration of deploy/."""
+    await roll(scene, "haproxy")
+
+
+@pytest.mark.scenario(
+    "F40", "One of two processes is of a later version", "its fields and events are no trouble to anybody"
+)
+async def test_a_later_version_beside_this_one(scene):
+    """Protocol 3.6, 1.2: frames of this form pass, whatever is in them; others are dropped and counted."""
+    cluster = await scene.start(1, app_env="development")
+    await cluster.add_server(newer=1)
+
+    async def faults(_run: Run) -> None:
+        with scene.fault("two versions"):
+            await asyncio.sleep(scene.scale.pick(gate=3, whole=12))
+
+    played = await scene.play(faults, changes_share=0.1)
+    names = {event.name for event in played.history.events}
+    assert {"new_message", "message_edited", "mood_changed"} <= names
+    assert "Mood.Of-2027" not in names
+    dropped = [await metric(server, "gapless_frames_dropped_total") for server in cluster.servers]
+    assert min(dropped) > 0
+    logs = "".join(server.log.read_text() for server in cluster.servers)
+    assert "failed" not in logs
+
+
+@pytest.mark.scenario("F49", "One of four workers is killed", "only its streams reconnect")
+async def test_a_worker_is_killed(scene):
+    """Protocol 5.1: `gapless serve --workers 4`; the others and their clients hear nothing of it."""
+    cluster = await scene.start(0)
+    cluster.front_ports, cluster.other_processes = [free_port()], 4
+    settings = {
+        "DATABASE_URL": cluster.postgres.url,
+        "REDIS_URL": cluster.valkey.url,
+        "AUTH_JWT_SECRET": JWT_SECRET,
+        "SERVER_API_KEY": API_KEY,
+        "HEARTBEAT_SECONDS": scene.scale.heartbeat_seconds,
+        "PORT": cluster.front_ports[0],
+    }
+    async with running(cluster.folder / "workers", "serve", "--workers", "4", **settings) as supervisor:
+        workers = await eventually(lambda: four(children_of(supervisor.pid)))
+        await eventually(lambda: supervisor.log.read_text().count('"serving"') == 4, seconds=40)
+
+        async def faults(run: Run) -> None:
+            await asyncio.sleep(2)
+            theirs = client_ports(workers[0], cluster.front_ports[0])
+            hit = [device for device in run.devices if port_of(device) in theirs]
+            spared = {device.name for device in run.devices} - {device.name for device in hit}
+            assert 0 < len(hit) < len(run.devices)
+            streams, seen = len(run.history.streams), len(run.history.events)
+            with scene.fault("a worker is killed"):
+                os.kill(workers[0], signal.SIGKILL)
+                await until_connected(run, hit, since=seen)
+                await eventually(lambda: four(children_of(supervisor.pid)))
+            await asyncio.sleep(2)
+            came_back = {stream.device for stream in run.history.streams[streams:]}
+            assert came_back & spared == set(), "others lost their stream, too"
+            scene.notes["streams of the worker"] = len(hit)
+
+        await scene.play(faults)
+        assert supervisor.log.read_text().count("worker_ended") == 1
+        assert await supervisor.stop() == 0
+
+
+def four(children: list[int]) -> list[int]:
+    return children if len(children) == 4 else []
+
+
+@needs["nginx"]
+@needs["haproxy"]
+@pytest.mark.scenario(
+    "F62", "Proxies that end what is idle for 15 s, and compress", "no stream ends; events come at once"
+)
+async def test_proxies_with_little_patience(scene):
+    """Protocol 7.4: heartbeats keep an idle stream open."""
+    cluster = await scene.start()
+
+    def impatient(text: str) -> str:
+        if "proxy_read_timeout" in text:
+            return replaced(text, {"proxy_read_timeout 60s;": "proxy_read_timeout 15s; send_timeout 15s;"})
+        return replaced(text, {"timeout client 60s": "timeout client 15s", "timeout server 60s": "timeout server 15s"})
+
+    async def faults(_run: Run) -> None:
+        await asyncio.sleep(scene.scale.pick(gate=4, whole=33))
+
+    # Four pairs talk now and then; all the others are idle to the end.
+    shape = {"users": 40, "groups": 0, "direct_pairs": 4, "sends_per_second": 2}
+    async with proxies_in_front(cluster, "nginx", "haproxy", edit=impatient):
+        played = await scene.play(faults, **shape)
+    streams, devices = len(played.history.streams), len(played.history.devices)
+    assert streams == devices, "an idle stream was ended"
+    slowest = played.slowest_delivery()
+    assert slowest < 1

@@ -1,0 +1,223 @@
+"""What becomes of a send at the moment of its commit: cut off, hung up on, overtaken, asked for fifty times."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+
+import pytest
+
+from tests.faults.kit.postgres import defects, sender, wrong_rows
+from tests.history.plan import Send, Talk, new_key
+from tests.history.records import Attempt, Outcome
+from tests.history.run import Run
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+
+CONTENT = b"xxxx"  # what stands in every message of the load, and in nothing else that PostgreSQL is sent
+
+
+@pytest.mark.scenario(
+    "F23",
+    "the connection to PostgreSQL is lost during COMMIT, again and again",
+    "the same keys tell the server, or the client that repeats, what became of it: stored once, delivered once",
+    gate=True,
+)
+async def test_the_connection_is_lost_during_commit(scene):
+    """Protocol 2.2, 2.4, 2.5, 5.4: the request is forwarded, its reply is not."""
+    cluster = await scene.start(link_postgres=True)
+
+    links = cluster.postgres_links
+    enough = scene.scale.pick(gate=12, whole=80)
+
+    def lost() -> int:
+        return sum(link.swallowed_replies for link in links)
+
+    async def faults(_run) -> None:
+        with scene.fault("replies to commits are lost"):
+            async with asyncio.timeout(60):
+                while lost() < enough:
+                    for link in links:
+                        # Of a send the one statement is the transaction; an edit has a COMMIT of its own.
+                        link.cut_before_reply_to(CONTENT if scene.rng.random() < 0.8 else b"COMMIT")
+                    await asyncio.sleep(scene.rng.uniform(0.05, 0.4))
+        for link in links:
+            link.heal()
+        await asyncio.sleep(1)
+
+    # Changes are few: each that is missed makes devices ask for them, and it is not the reading that is tried here.
+    played = await scene.play(
+        faults,
+        sends_per_second=scene.scale.pick(gate=80, whole=250),
+        changes_share=scene.scale.pick(gate=0, whole=0.005),
+    )
+    scene.notes["replies lost"] = lost()
+    scene.notes["sends to be repeated by clients"] = played.summary.unknown
+    slowest = played.slowest_delivery()
+    assert slowest < scene.scale.heartbeat_seconds + 2, "later than the next head check"
+    assert await wrong_rows(cluster) == []
+    assert defects(cluster) == []
+
+
+@pytest.mark.scenario(
+    "F24",
+    "1,000 clients hang up while their message is being committed",
+    "either no message, or one that everybody gets; no connection is left in disorder",
+)
+async def test_clients_hang_up_while_their_send_commits(scene):
+    """Protocol 2.2."""
+    cluster = await scene.start()
+
+    async def faults(run) -> None:
+        await asyncio.sleep(1)
+        with scene.fault("clients hang up"):
+            for _ in range(int(scene.scale.pick(gate=4, whole=40))):
+                await asyncio.gather(*(_send_and_hang_up(scene, run) for _ in range(25)))
+                await asyncio.sleep(0.1)
+
+    played = await scene.play(faults)
+    hung_up = {each.key for each in played.history.attempts if each.content.startswith("hung up")}
+    stored = {message.key for message in played.history.store}
+    scene.notes["hung up"], scene.notes["of these stored"] = len(hung_up), len(hung_up & stored)
+    assert 0 < len(hung_up & stored) < len(hung_up), "all or none: the moment was never met"
+    assert await wrong_rows(cluster) == []
+    assert defects(cluster) == []
+
+
+async def _send_and_hang_up(scene, run: Run) -> None:
+    """Send, reset the connection some microseconds later, and note that nothing is known of it."""
+    talk = scene.rng.choice(run.plan.talks)
+    user, key = scene.rng.choice(talk.members), new_key(scene.rng)
+    content = f"hung up {key}"
+    body = json.dumps(_body(run, talk, user, key, content)).encode()
+    head = (
+        "POST /api/v1/messages/send HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Bearer {run.rest.token(user)}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    invoked_at = time.monotonic()
+    _, writer = await asyncio.open_connection("127.0.0.1", scene.rng.choice(run.rest.ports))
+    # Some of it is never sent: the rest is cut off between the first byte's arrival and the answer's.
+    if scene.rng.random() < 0.2:
+        body = body[:-1]
+    writer.write(head + body)
+    await writer.drain()
+    await asyncio.sleep(scene.rng.uniform(0, 0.006))
+    writer.transport.abort()
+    run.history.attempts.append(
+        Attempt(
+            sender=user,
+            key=key,
+            conversation_id=run.conversations[talk.number],
+            content=content,
+            invoked_at=invoked_at,
+            ended_at=time.monotonic(),
+            outcome=Outcome.UNKNOWN,
+        )
+    )
+
+
+@pytest.mark.scenario(
+    "F25",
+    "transactions commit in another order than they began, while clients reconnect in between",
+    "whoever reconnects between two overlapping sends gets both, ascending; ids would have lost some",
+    gate=True,
+)
+async def test_sends_commit_out_of_order(scene):
+    """Protocol 2.1, 5.1."""
+    cluster = await scene.start()
+    connection = await cluster.postgres.connect()
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+    async def faults(run) -> None:
+        await asyncio.sleep(0.5)
+        await connection.execute(SLOW_MESSAGES)
+        with scene.fault("some transactions take half a second longer"):
+            ends_at = time.monotonic() + scene.scale.pick(gate=2.5, whole=20)
+            while time.monotonic() < ends_at:
+                if await connection.fetchval(sleeping):
+                    for device in scene.rng.sample(run.devices, 8):
+                        device.reconnect()
+                await asyncio.sleep(0.05)
+        await connection.execute("DROP TRIGGER sleep_at_times ON messages")
+
+    try:
+        await scene.play(faults)
+        overtaken = await connection.fetchval(OVERTAKEN)
+    finally:
+        await connection.close()
+    scene.notes["places in inboxes where an older id came later"] = overtaken
+    assert overtaken > 0, "nothing was overtaken"
+    assert await wrong_rows(cluster) == []
+    assert defects(cluster) == []
+
+
+# After a message has its id and before its receivers' seqs are taken.
+SLOW_MESSAGES = """
+CREATE FUNCTION sleep_at_times() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF random() < 0.03 THEN PERFORM pg_sleep(0.5); END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER sleep_at_times AFTER INSERT ON messages FOR EACH STATEMENT EXECUTE FUNCTION sleep_at_times();
+"""
+# By id a reader would have passed these: ids are taken before the commit and grow with time.
+OVERTAKEN = """
+SELECT count(*) FROM (
+    SELECT message_id, max(message_id::text) OVER (PARTITION BY user_id ORDER BY seq
+                                                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+    FROM inbox) AS log
+WHERE message_id::text < before
+"""
+
+
+@pytest.mark.scenario(
+    "F66",
+    "one `client_message_id` is sent 50 times at once, to both processes",
+    "one 201, 49 times 200, one message, one delivery; another text under the same key is refused",
+    gate=True,
+)
+async def test_one_key_is_sent_fifty_times_at_once(scene):
+    """Protocol 2.4."""
+    cluster = await scene.start()
+    answers: list[Counter[int]] = []
+
+    async def faults(run) -> None:
+        await asyncio.sleep(1)
+        with scene.fault("fifty at once"):
+            for _ in range(int(scene.scale.pick(gate=6, whole=40))):
+                answers.append(await _send_fifty(scene, run))
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
+
+    await scene.play(faults)
+    assert all(statuses == Counter({200: 49, 201: 1, 409: 5}) for statuses in answers), answers
+    assert await wrong_rows(cluster) == []
+    assert defects(cluster) == []
+
+
+async def _send_fifty(scene, run: Run) -> Counter[int]:
+    """Send one message fifty times and five others under its key; give the statuses."""
+    talk = scene.rng.choice(run.plan.talks)
+    user, key = scene.rng.choice(talk.members), new_key(scene.rng)
+    same = Send(0, talk.number, user, key, f"one of fifty {key}")
+    load, before = sender(run), len(run.history.attempts)
+    await asyncio.gather(*(load.send(same) for _ in range(50)))
+    others = await asyncio.gather(
+        *(
+            run.rest.call("POST", "/messages/send", user, _body(run, talk, user, key, f"another {number}"))
+            for number in range(5)
+        )
+    )
+    mine = [each for each in run.history.attempts[before:] if each.key == key]
+    assert len({each.message_id for each in mine}) == 1
+    return Counter([*(each.status for each in mine), *(status for status, _ in others)])
+
+
+def _body(run: Run, talk: Talk, user: str, key: str, content: str) -> dict[str, str]:
+    body = {"content": content, "client_message_id": key}
+    if talk.is_direct:
+        return body | {"recipient_id": next(member for member in talk.members if member != user)}
+    return body | {"conversation_id": run.conversations[talk.number]}
