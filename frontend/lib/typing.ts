@@ -20,10 +20,14 @@ const PAUSE_MS = 2_100; // the server drops what comes within 2 s of the last it
 const AGAIN_MS = 2_500; // the others forget it after 6 s
 const NOBODY: readonly string[] = [];
 
+/** What was said last, and when. */
+type Told = readonly [isTyping: boolean, at: number];
+const NEVER: Told = [false, 0];
+
 export function createTyping({ userId: me, onChange, tell, signal }: TypingOptions): Typing {
   const names = new Map<string, readonly string[]>();
   const timers = new Map<string, ReturnType<typeof setTimeout>>();
-  const toldAt = new Map<string, number>();
+  const mine = new Map<string, Told>();
 
   signal.addEventListener("abort", () => timers.forEach(clearTimeout));
 
@@ -33,23 +37,24 @@ export function createTyping({ userId: me, onChange, tell, signal }: TypingOptio
         note(data.conversation_id, data.user_id, data.is_typing ? data.expires_in : 0);
       } else if (event === "new_message") {
         note(data.conversation_id, data.sender.id, 0); // of oneself: what was yet to be told, too
-        if (data.sender.id === me) toldAt.delete(data.conversation_id);
+        if (data.sender.id === me) mine.set(data.conversation_id, [false, (mine.get(data.conversation_id) ?? NEVER)[1]]);
       }
     },
     who,
     set(id, isTyping) {
-      const [key, last, now] = [`${id} ${me}`, toldAt.get(id) ?? 0, Date.now()];
+      const [told, at] = mine.get(id) ?? NEVER;
+      const sinceMs = Date.now() - at;
+      const key = `${id} ${me}`;
       clearTimeout(timers.get(key));
-      if (!isTyping && last) timers.set(key, setTimeout(stop, last + PAUSE_MS - now, id));
-      if (!isTyping || now - last < AGAIN_MS) return;
-      toldAt.set(id, now);
-      tell(id, true);
+      if (isTyping ? told && sinceMs < AGAIN_MS : !told) return;
+      if (sinceMs < PAUSE_MS) timers.set(key, setTimeout(say, PAUSE_MS - sinceMs, id, isTyping));
+      else say(id, isTyping);
     },
   };
 
-  function stop(id: string): void {
-    toldAt.delete(id);
-    tell(id, false);
+  function say(id: string, isTyping: boolean): void {
+    mine.set(id, [isTyping, Date.now()]);
+    tell(id, isTyping);
   }
 
   function who(id: string): readonly string[] {

@@ -67,6 +67,17 @@ test("who goes on typing has not stopped", () => {
   expect(told).toEqual([`0 ${CHAT} true`]);
 });
 
+test("a start that the server would drop waits as well, and needs no further key", () => {
+  const { typing, told } = start();
+  typing.set(CHAT, true);
+  typing.set(CHAT, false);
+  vi.advanceTimersByTime(2_200);
+  typing.set(CHAT, true);
+  typing.set(CHAT, true);
+  vi.advanceTimersByTime(5_000);
+  expect(told).toEqual([`0 ${CHAT} true`, `2100 ${CHAT} false`, `4200 ${CHAT} true`]);
+});
+
 test("who has sent has stopped, and need not say so", () => {
   const { typing, told } = start();
   typing.set(CHAT, true);
