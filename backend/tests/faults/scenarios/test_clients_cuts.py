@@ -26,7 +26,7 @@ RECONNECT_SECONDS = 0.2
 async def test_cut_at_any_byte(scene):
     """Protocol 3.1, 4.2, 5.1, 2.4: streams and answers to sends alike; cursors move with whole events only."""
     cluster = await scene.start(link_clients=True)
-    cuts = int(scene.scale.pick(gate=500, whole=10_000))
+    cuts = int(scene.scale.pick(gate=400, whole=10_000))
     within_seconds = scene.scale.pick(gate=8, whole=60)  # on a slow machine there are fewer
 
     async def faults(_run) -> None:
@@ -95,7 +95,7 @@ async def test_catching_up_against_live_sends(scene):
 
     async def faults(run) -> None:
         nonlocal reconnects
-        began_at, seconds = time.monotonic(), scene.scale.pick(gate=4, whole=30)
+        began_at, seconds = time.monotonic(), scene.scale.pick(gate=2.5, whole=30)
         with scene.fault("clients reconnect every 200 ms"):
             while (now := time.monotonic() - began_at) < seconds:
                 device = run.devices[reconnects % len(run.devices)]

@@ -40,6 +40,7 @@ async def test_a_hot_user_and_a_hot_group(scene):
                     results = await _send_to(hot.users[0], per_second=1000, seconds=seconds)
                     await hot.until_caught_up(seconds=20)
                 found["user"] = hot.faults()
+                scene.notes["times one of its streams was told to ask for changes"] = hot.tally("resyncs")
                 sent = sum(result.answered for result in results)
                 received = hot.tally("received")
                 assert received == sent * DEVICES

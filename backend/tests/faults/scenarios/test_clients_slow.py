@@ -28,7 +28,6 @@ FREED_SECONDS = 60.0
 TEXT = "x" * 4000
 LONG_TEXT = "x" * 9000
 READERS = 6
-WARM_UP_SECONDS = 2.0
 
 
 @pytest.mark.scenario(
@@ -42,7 +41,7 @@ async def test_slow_readers(scene):
     """Protocol 7.3: waiting events are bounded, then forgotten and read again; who does not read is closed."""
     cluster = await scene.start()
     is_whole = scene.scale.name == "whole"
-    messages, pause_seconds = int(scene.scale.pick(gate=250, whole=500)), 1 / 200
+    messages, pause_seconds = int(scene.scale.pick(gate=200, whole=500)), 1 / 200
     readers = [Reader(new_user("slow")) for _ in range(READERS)]
     grown_megabytes = 0.0
 
@@ -53,7 +52,7 @@ async def test_slow_readers(scene):
         for reader in readers:
             await reader.open(run.rng.choice(cluster.ports))
             await reader.until_connected()
-        await asyncio.sleep(WARM_UP_SECONDS)
+        await asyncio.sleep(scene.scale.pick(gate=0.5, whole=2))  # what grows once has grown then
         before = await vitals_of(cluster)
         with scene.fault("clients read 100 bytes a second"):
             trickling = [asyncio.ensure_future(reader.trickle(bytes_per_second=100)) for reader in readers]
