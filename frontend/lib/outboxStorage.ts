@@ -27,6 +27,7 @@ export function openOutboxStorage(name: string, isKept = true): OutboxStorage {
     database ??= isKept ? openDatabase(name) : Promise.reject(new Error());
     const transaction = (await database).transaction(STORE, mode);
     const request = act(transaction.objectStore(STORE));
+    transaction.commit(); // now, not when the answer has come: the page may be gone by then
     return new Promise((resolve, reject) => {
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = reject;

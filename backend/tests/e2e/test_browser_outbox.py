@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.faults, pytest.m
 SENDS = "POST /api/v1/messages/send"
 REPEATS = 'gapless_http_requests_total{method="POST",route="/api/v1/messages/send",status="200"}'
 TEXT = "the one whose answer is lost"
+SEND_AND_LEAVE = "field => { field.form.requestSubmit(); location.replace('about:blank'); }"
 
 
 @pytest.mark.parametrize("and_stream", [False, True], ids=["answer", "answer and stream"])
@@ -74,6 +75,22 @@ async def test_what_was_never_sent_is_sent_by_the_next_page_in_order(
     await bob.write("got them")
     for chat in (ada, bob):
         await expect(chat.texts).to_have_text(["hello Bob", "one", "two", "three", "got them"])
+
+
+async def test_what_was_written_in_the_moment_of_leaving_is_sent_by_the_next_page(
+    ada_behind_proxy: tuple[Chat, Chat], proxy: TcpProxy
+):
+    ada, bob = ada_behind_proxy
+    await proxy.cut()
+    await expect(ada.state).to_have_text("Reconnecting")
+    await ada.field.fill(TEXT)
+    async with ada.page.expect_navigation(url="about:blank"):
+        await ada.field.evaluate(SEND_AND_LEAVE)
+
+    proxy.mend()
+    await (await ada.load()).open("Bob")
+    for chat in (ada, bob):
+        await expect(chat.texts).to_have_text(["hello Bob", TEXT])
 
 
 async def test_a_send_that_is_refused_says_so_until_it_is_tried_again_or_given_up(
