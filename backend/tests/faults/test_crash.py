@@ -44,7 +44,7 @@ async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothin
     await staying.know(ada, *users)
     streams = [await open_stream(leaving, user) for user in users for _ in range(4)]
     acknowledged: dict[str, list[str]] = {user: [] for user in users}
-    stop = asyncio.Event()
+    stop, is_all_sent = asyncio.Event(), asyncio.Event()
 
     async def keep_sending(user: str) -> None:
         number = 0
@@ -62,7 +62,7 @@ async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothin
             await asyncio.sleep(0.05)
 
     async def follow(client) -> None:
-        while len(client.contents) < len(acknowledged[client.user]) or not stop.is_set():
+        while len(client.contents) < len(acknowledged[client.user]) or not is_all_sent.is_set():
             try:
                 await client.next(0.5)
             except TimeoutError:
@@ -82,6 +82,7 @@ async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothin
     await asyncio.sleep(0.5)  # sends go on over the remaining process
     stop.set()
     await asyncio.gather(*senders)
+    is_all_sent.set()
     async with asyncio.timeout(20):
         await asyncio.gather(*followers)
     for client in streams:
