@@ -183,3 +183,21 @@ async def test_a_server_that_starts_without_redis_serves_and_joins_it_later(star
         assert time.monotonic() - started < 0.5
     finally:
         revived.stop()
+
+
+async def test_clients_are_told_of_a_reconnection_one_after_the_other(start_server, open_stream, valkey):
+    """Protocol 8.1: within a heartbeat, or what all of them then ask would come in one moment."""
+    heartbeat_seconds = 4
+    server = await start_server(heartbeat_seconds=heartbeat_seconds)
+    users = [new_user("user") for _ in range(40)]
+    await server.know(*users)
+    streams = [await open_stream(server, user) for user in users]
+    killed_at = time.monotonic()
+    await redis_command(valkey.port, "CLIENT KILL TYPE pubsub")
+    told = await asyncio.gather(*(stream.until("resync", heartbeat_seconds + 3) for stream in streams))
+    assert all(event.json["scope"] == "changes" for event in told)
+    seconds = sorted(event.at - killed_at for event in told)
+    assert seconds[-1] - seconds[0] > heartbeat_seconds / 2
+    for early in seconds:
+        at_once = sum(early <= other < early + heartbeat_seconds / 8 for other in seconds)
+        assert at_once <= len(users) / 2, "told in one moment"

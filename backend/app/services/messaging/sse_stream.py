@@ -31,6 +31,7 @@ LATE_FRAME_SECONDS: Final = 0.05  # two processes may publish 8 before 7
 ABORT_SECONDS: Final = 5.0  # after its end a connection is cut, whatever is unread
 RETRY_READ_SECONDS: Final = 0.5  # between attempts to read from a PostgreSQL that does not answer
 RETRY_MS: Final = (1000, 4000)
+_RECONNECTED: Final = "redis_reconnected"
 
 
 class _State(Enum):
@@ -57,6 +58,7 @@ class Stream:
         "_owner",
         "_queue",
         "_queue_bytes",
+        "_receipts_missed",
         "_state",
         "_timer",
         "_wire",
@@ -89,6 +91,7 @@ class Stream:
         self._queue_bytes = 0
         self._must_read = False  # PostgreSQL may have something that the queue has not
         self._changes_missed: str | None = None  # why changes may have been missed as well
+        self._receipts_missed = False  # nothing counted was missed; the next heartbeat tells of the rest
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -197,7 +200,7 @@ class Stream:
             self.subscribed.set()
             self.subscribed = None
         else:
-            self.must_read(changes_missed="redis_reconnected")
+            self.must_read(changes_missed=_RECONNECTED)
 
     def on_error(self) -> None:
         """Something in this stream failed: end it, its cursor heals it."""
@@ -220,10 +223,15 @@ class Stream:
             self.must_read(changes_missed="change_missed")
 
     def beat(self, now: datetime) -> None:
-        """Write a heartbeat, unless the client is behind with what it has."""
+        """Write a heartbeat, unless the client is behind with what it has.
+
+        A `resync` that can wait goes with it: heartbeats are spread, and so are the questions that clients then ask.
+        """
         if self._state is _State.LIVE and self._wire.is_full():
             self._start_catching_up()  # ends the stream if it stays so
         elif self._state is not _State.OPENING and not self._wire.is_full():
+            if self._receipts_missed:
+                self._resync_changes(_RECONNECTED, self.change)
             self._wire.write(events.heartbeat_frame(now, self.seq))
 
     def end_if_revoked(self, valid_after: datetime | None) -> None:
@@ -362,7 +370,9 @@ class Stream:
             self.epoch = epoch
             self._resync_all(reason, missed)
         else:
-            if changes_missed is not None:
+            if changes_missed == _RECONNECTED and missed.change == self.change:
+                self._receipts_missed = True  # all streams are told of Redis at once: not all clients may ask at once
+            elif changes_missed is not None:
                 self._resync_changes(changes_missed, missed.change)
             await self._replay(missed)
         # A message or change is published after its commit: what was queued before this read and is not in
@@ -417,6 +427,7 @@ class Stream:
         """Say that the client must reload, and only then move its cursor: a cut in between says it again."""
         self.seq = missed.head
         self.change = missed.change
+        self._receipts_missed = False
         stats.resyncs[reason] += 1
         self._wire.write(events.resync_frame(reason, "all", str(self.cursor)))
         self._wire.write(events.id_block(self.epoch, self.seq))
@@ -424,5 +435,6 @@ class Stream:
     def _resync_changes(self, reason: str, change: int) -> None:
         """Say that an edit, delete, reaction or conversation change was missed: the client asks `changes`."""
         self.change = change
+        self._receipts_missed = False
         stats.resyncs[reason] += 1
         self._wire.write(events.resync_frame(reason, "changes", str(self.cursor)))
