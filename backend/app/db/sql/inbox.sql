@@ -3,7 +3,12 @@
 -- and one without a message where there is none to read. $1 user ids, $2 seqs, $3 the most messages of a
 -- page, $4 the most that a replay may have, $5 bytes of text after which a page ends.
 SELECT asked.ask, h.head, h.change, u.tokens_valid_after, current_epoch() AS database_epoch,
-       missed.seq AS inbox_seq, mine.user_id IS NOT NULL AS is_readable,
+       missed.seq AS inbox_seq,
+       -- Not a join: with few rows known, it would read all members of the conversation for every message.
+       EXISTS (
+           SELECT FROM members AS mine
+           WHERE mine.conversation_id = m.conversation_id AND mine.user_id = asked.user_id AND mine.joined_seq < m.seq
+       ) AS is_readable,
        m.id, m.conversation_id, m.seq, m.rev, m.sender_id, m.sender_name, m.sender_avatar, m.client_message_id,
        m.content, m.reply_to_id, m.created_at, m.edited_at, m.deleted_at, m.reactions
 FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS asked (user_id, after_seq, ask)
@@ -25,8 +30,6 @@ LEFT JOIN LATERAL (
     WHERE coalesce(page.bytes_before, 0) < $5
 ) AS missed ON true
 LEFT JOIN message_states AS m ON m.id = missed.message_id
-LEFT JOIN members AS mine
-    ON mine.conversation_id = m.conversation_id AND mine.user_id = asked.user_id AND mine.joined_seq < m.seq
 ORDER BY asked.ask, missed.seq;
 
 -- name: fetch_heads
