@@ -7,6 +7,7 @@ as it is, so that the stream endpoint finds the server's extensions.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import request_body
 from app.api.error_handlers import Headers, RenderedProblem, problem_of, render, request_id_of
 from app.api.paths import API_PREFIX, SEND_PATH, STREAM_PATH
-from app.errors import ForbiddenError, GaplessError
+from app.errors import ForbiddenError, GaplessError, UnavailableError
 from app.observability import log_defect, stats
 from app.origins import combined_headers, is_allowed_host, is_own_origin, normal_origin
 from app.settings import Settings
@@ -50,6 +51,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")  # nothing that could break a 
 
 GONE = 499  # what nginx calls a client that hung up; nothing is sent
 SLOW_SECONDS = 1.0
+ANSWER_SECONDS = 5.0  # until an answer begins, whatever it has to ask for: each question alone takes less
 
 access_log = logging.getLogger(__name__)
 log = structlog.get_logger(__name__)
@@ -102,7 +104,18 @@ class Edge:
             if request_body.has_body(headers):
                 request_body.check_headers(headers)
                 receive = request_body.replay(await request_body.read_body(receive), receive)
+            await self._answer_in_time(scope, receive, response)
+
+    async def _answer_in_time(self, scope: Scope, receive: Receive, response: _Response) -> None:
+        if scope["path"] == STREAM_PATH:  # it has times of its own, and is answered with 200 in any case
             await self._app(scope, receive, response.send)
+            return
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS) as limit:
+                response.limit = limit
+                await self._app(scope, receive, response.send)
+        except TimeoutError as error:
+            raise UnavailableError from error
 
     def _is_host_allowed(self, host: str | None) -> bool:
         if host is None:  # HTTP/1.0
@@ -128,13 +141,14 @@ class Edge:
 class _Response:
     """Adds headers to the start of a response and remembers its status."""
 
-    __slots__ = ("_headers", "_is_api", "_send", "status")
+    __slots__ = ("_headers", "_is_api", "_send", "limit", "status")
 
     def __init__(self, send: Send, headers: Headers, *, is_api: bool) -> None:
         self._send = send
         self._headers = headers
         self._is_api = is_api
         self.status: int | None = None
+        self.limit: asyncio.Timeout | None = None
 
     async def finish_with(self, problem: RenderedProblem) -> None:
         for message in problem.messages:
@@ -143,6 +157,8 @@ class _Response:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.limit is not None and not self.limit.expired():
+                self.limit.reschedule(None)  # who reads slowly is not cut off
             message["headers"] = self._complete(list(message.get("headers", ())))
         await self._send(message)
 
