@@ -19,7 +19,8 @@ WITH made AS (
     SELECT made.id, 'user-' || n, CASE WHEN n = 1 THEN 'owner' ELSE 'member' END
     FROM made, generate_series(1, $2::integer) AS n
 ), sent AS (
-    INSERT INTO messages (id, conversation_id, seq, rev, sender_id, client_message_id, request_hash, content, created_at)
+    INSERT INTO messages
+        (id, conversation_id, seq, rev, sender_id, client_message_id, request_hash, content, created_at)
     SELECT gen_random_uuid(), made.id, n, n, 'user-1', gen_random_uuid(), '\\x', 'hello', now()
     FROM made, generate_series(1, $1::integer) AS n RETURNING id, seq
 ), moved AS (
@@ -46,10 +47,13 @@ async def test_a_replay_reads_the_rows_that_it_gives_and_no_others(database_url,
     try:
         reader = InboxReader(database)
         for _ in range(UNTIL_A_PLAN_IS_KEPT):
-            assert (await reader.fetch_messages_after(names[0], 0)).head == 0
+            nothing = await reader.fetch_messages_after(names[0], 0)
+            assert nothing is not None
+            assert nothing.head == 0
         await connection.execute(FILL, MESSAGES, USERS)
         before = await _reads(database, connection)
         missed = await reader.fetch_messages_after(names[-1], 0)
+        assert missed is not None
         assert [seq for seq, message in missed.messages if message is not None] == list(range(1, PAGE + 1))
         after = await _reads(database, connection)
     finally:
