@@ -39,5 +39,9 @@ class ExpiringLru(Generic[K, V]):
         if len(self._values) > self._limit:
             self._values.popitem(last=False)
 
+    def remove(self, key: K) -> None:
+        """Forget a value, if it is there."""
+        self._values.pop(key, None)
+
     def __len__(self) -> int:
         return len(self._values)

@@ -117,7 +117,7 @@ class Gapless:
             authenticator = Authenticator(settings, signing_key)
             stack.push_async_callback(authenticator.close)
             user_service = UserService(database, publisher)
-            message_service = MessageService(database, publisher)
+            message_service = MessageService(database, publisher, user_service)
             stack.push_async_callback(message_service.send_queue.close)
             services = api.state.services = Services(
                 settings=settings,

@@ -22,6 +22,7 @@ from app.services.conversation_service import ConversationService
 from app.services.message_service import MessageService, NewMessage
 from app.services.messaging.publisher import Publisher
 from app.services.new_conversations import NewConversation
+from app.services.user_service import UserService
 from app.settings import AppEnv, Settings
 
 
@@ -63,7 +64,7 @@ class World:
         self.outlet = ListOutlet()
         publisher = Publisher(self.outlet)
         settings = Settings(app_env=AppEnv.DEVELOPMENT, max_group_members=max_group_members)
-        self.messages = MessageService(database, publisher)
+        self.messages = MessageService(database, publisher, UserService(database, publisher))
         self.conversations = ConversationService(database, publisher, settings)
 
     async def users(self, *names: str) -> list[str]:

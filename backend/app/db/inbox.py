@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
+from app.db.shared_statement import SharedStatement
 from app.db.statements import statements
-from app.errors import UnavailableError
 from app.events import Message
 from app.inbox import MAX_MISSED, Head, Missed
 
@@ -21,44 +20,28 @@ if TYPE_CHECKING:
 
 PAGE_SIZE: Final = 100  # messages
 PAGE_BYTES: Final = 128 * 1024  # of text: what a stream holds for a client that does not read
-MAX_ASKERS: Final = 50  # of one statement
 MAX_STATEMENTS: Final = 3  # at once: a storm of reconnects leaves connections for the senders
-MAX_ASKING: Final = 20_000
 ASK_SECONDS: Final = 8.0
 
 _TRIM_LOCK: Final = 0x6741504D
 
 _SQL = statements("inbox")
 
-_Ask = tuple[str, int, "asyncio.Future[Missed | None]"]
-
 
 class InboxReader:
-    """Gives every stream what it missed; those who ask while a statement runs share the next one."""
+    """Gives every stream what it missed."""
 
     def __init__(self, database: Database) -> None:
         """Read from `database`."""
         self._database = database
-        self._asks: list[_Ask] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._missed = SharedStatement(self._fetch_missed, max_statements=MAX_STATEMENTS, seconds=ASK_SECONDS)
 
     async def fetch_messages_after(self, user_id: str, seq: int) -> Missed | None:
         """Read what came after `seq`; None for a user without an inbox.
 
         Raises UnavailableError when PostgreSQL does not answer, or too many are asking.
         """
-        if len(self._asks) >= MAX_ASKING:
-            raise UnavailableError
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Missed | None] = loop.create_future()
-        self._asks.append((user_id, seq, future))
-        # One turn of the loop later: those who ask in the same turn share the statement.
-        loop.call_soon(self._start)
-        expiry = loop.call_later(ASK_SECONDS, _give_up, future)
-        try:
-            return await future
-        finally:
-            expiry.cancel()
+        return await self._missed.ask((user_id, seq))
 
     async def fetch_heads(self, user_ids: Sequence[str]) -> dict[str, Head]:
         """Read the heads of many users in one statement. Raises UnavailableError."""
@@ -68,39 +51,13 @@ class InboxReader:
             for row in rows
         }
 
-    def _start(self) -> None:
-        while self._asks and len(self._running) < MAX_STATEMENTS:
-            batch, self._asks = self._asks[:MAX_ASKERS], self._asks[MAX_ASKERS:]
-            task = asyncio.get_running_loop().create_task(self._answer(batch))
-            self._running.add(task)
-            task.add_done_callback(self._on_answered)
-
-    def _on_answered(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._start()
-
-    async def _answer(self, batch: list[_Ask]) -> None:
-        batch = [ask for ask in batch if not ask[2].done()]  # who has given up is not read for
-        try:
-            user_ids, seqs = [ask[0] for ask in batch], [ask[1] for ask in batch]
-            rows = await self._database.fetch(
-                _SQL["fetch_messages_after"], user_ids, seqs, PAGE_SIZE, MAX_MISSED, PAGE_BYTES
-            )
-            found = {ask: list(group) for ask, group in groupby(rows, key=itemgetter("ask"))}
-            answers = [_missed(found[place]) if place in found else None for place in range(1, len(batch) + 1)]
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            for _, _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, _, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
-
-
-def _give_up(future: asyncio.Future[Missed | None]) -> None:
-    if not future.done():
-        future.set_exception(UnavailableError())
+    async def _fetch_missed(self, asks: Sequence[tuple[str, int]]) -> list[Missed | None]:
+        user_ids, seqs = [user_id for user_id, _ in asks], [seq for _, seq in asks]
+        rows = await self._database.fetch(
+            _SQL["fetch_messages_after"], user_ids, seqs, PAGE_SIZE, MAX_MISSED, PAGE_BYTES
+        )
+        found = {ask: list(group) for ask, group in groupby(rows, key=itemgetter("ask"))}
+        return [_missed(found[place]) if place in found else None for place in range(1, len(asks) + 1)]
 
 
 def _missed(rows: Sequence[asyncpg.Record]) -> Missed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from app.db.shared_statement import SharedStatement
 from app.db.statements import statements
 from app.events import Person
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from app.db.pool import Connection, Database
+
+MAX_STATEMENTS: Final = 3  # at once: clients that all come back leave connections for the senders
+FIND_SECONDS: Final = 4.5
 
 _SQL = statements("users")
 
@@ -26,12 +30,22 @@ class StoredUser:
     tokens_valid_after: datetime | None
 
 
-async def find(database: Database, user_id: str) -> StoredUser | None:
-    """Read a user."""
-    row = await database.fetchrow(_SQL["find"], user_id)
-    if row is None:
-        return None
-    return StoredUser(_person(row), row["profile_at"], row["tokens_valid_after"])
+class UserReader:
+    """Reads users; those who ask in the same moment share a statement, as almost every request asks."""
+
+    def __init__(self, database: Database) -> None:
+        """Read from `database`."""
+        self._database = database
+        self._users = SharedStatement(self._find_all, max_statements=MAX_STATEMENTS, seconds=FIND_SECONDS)
+
+    async def find(self, user_id: str) -> StoredUser | None:
+        """Read a user. Raises UnavailableError."""
+        return await self._users.ask(user_id)
+
+    async def _find_all(self, user_ids: Sequence[str]) -> list[StoredUser | None]:
+        rows = await self._database.fetch(_SQL["find"], list(user_ids))
+        found = {row["id"]: StoredUser(_person(row), row["profile_at"], row["tokens_valid_after"]) for row in rows}
+        return [found.get(user_id) for user_id in user_ids]
 
 
 async def find_visible(database: Database, reader_id: str, user_id: str) -> Person | None:

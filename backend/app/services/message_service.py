@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import asyncpg
 import uuid_utils.compat as uuid7
 
 from app import errors
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    import asyncpg
-
     from app.auth import Principal
     from app.db.pool import Database
     from app.events import Message
     from app.services.message_changes import ChangedMessage
     from app.services.messaging.publisher import Publisher
+    from app.services.user_service import UserService
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,11 @@ class NewMessage:
 class MessageService:
     """Send, read, edit, delete and react. Every write is committed before anyone is told of it."""
 
-    def __init__(self, database: Database, publisher: Publisher) -> None:
-        """Write to `database`, announce through `publisher`."""
+    def __init__(self, database: Database, publisher: Publisher, users: UserService) -> None:
+        """Write to `database`, announce through `publisher`; `users` recognised who sends."""
         self._database = database
         self._publisher = publisher
+        self._users = users
         self.send_queue = SendQueue(database, commit=self._commit_and_publish)
 
     async def send_message(self, sender: Principal, new: NewMessage) -> tuple[Message, bool]:
@@ -74,7 +75,7 @@ class MessageService:
             new_conversation_id=uuid7.uuid7(),
             token_issued_at=sender.issued_at,
         )
-        outcome, is_first = await self.send_queue.submit(send)
+        outcome, is_first = await self._submit(send)
         if outcome.message is not None:
             return outcome.message, is_first
         if outcome.outcome == "repeat":
@@ -85,6 +86,15 @@ class MessageService:
             self._publisher.read_again(await members.user_ids(self._database, stored.conversation_id))
             return stored, True
         raise _refusal(outcome.outcome)
+
+    async def _submit(self, send: sends.Send) -> tuple[sends.SendOutcome, bool]:
+        try:
+            return await self.send_queue.submit(send)
+        except errors.UnavailableError as error:
+            # A database restored underneath may not know whom this process has seen: the next try makes them known.
+            if isinstance(error.__cause__, asyncpg.ForeignKeyViolationError):
+                self._users.forget(send.sender_id)
+            raise
 
     async def get_message(self, user_id: str, message_id: UUID) -> Message:
         """Read one message. Raises NotFoundError, as do all below, for whoever may not see it."""

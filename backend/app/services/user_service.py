@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from app.services.messaging.publisher import Publisher
 
 KNOWN_USERS = 100_000
-KNOWN_SECONDS = 300  # a bound on how long a database restored underneath goes unnoticed by senders
+KNOWN_SECONDS = 300
 
 
 class UserService:
@@ -28,6 +28,7 @@ class UserService:
         """Write to `database`, announce through `publisher`."""
         self._database = database
         self._publisher = publisher
+        self._reader = users.UserReader(database)
         self._known: ExpiringLru[str, Principal] = ExpiringLru(KNOWN_USERS, seconds=KNOWN_SECONDS)
 
     async def recognize(self, principal: Principal) -> None:
@@ -35,7 +36,7 @@ class UserService:
 
         One SELECT when nothing is to be written. Raises UnauthorizedError, UnavailableError.
         """
-        stored = await users.find(self._database, principal.user_id)
+        stored = await self._reader.find(principal.user_id)
         if stored is not None and is_revoked(principal, stored.tokens_valid_after):
             raise UnauthorizedError
         if stored is None or _is_newer(principal, stored):
@@ -50,6 +51,10 @@ class UserService:
         known = self._known.get(principal.user_id)
         if known is None or not _adds_nothing_to(known, principal):
             await self.recognize(principal)
+
+    def forget(self, user_id: str) -> None:
+        """Look a caller up again: the database did not know it, and is not the one that did."""
+        self._known.remove(user_id)
 
     async def ensure_users(self, user_ids: Sequence[str]) -> None:
         """Make the users that are missing, each with an inbox, in one transaction."""

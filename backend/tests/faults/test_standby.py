@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 
@@ -56,3 +57,16 @@ async def test_a_user_who_is_gone_with_the_database_is_made_anew_and_told(start_
     again = await open_stream(server, bob, cursor=stream.cursor)
     resync = await again.until("resync")
     assert (resync.json["scope"], resync.json["reason"]) == ("all", "ahead")
+
+
+async def test_a_sender_who_is_gone_with_the_database_is_made_anew_by_the_next_try(start_server, connection):
+    """Protocol 2.5, 8.2: restored under a process that has seen the sender, who need not wait until it forgets."""
+    server = await start_server()
+    ada, bob = new_user("ada"), new_user("bob")
+    await server.know(ada, bob)
+    await server.send(ada, bob, "lost with the database")
+    await connection.execute("TRUNCATE users, conversations, inbox CASCADE")
+    await server.know(bob)
+    body = {"recipient_id": bob, "content": "hello again", "client_message_id": str(uuid.uuid4())}
+    tries = [await server.call("POST", "/messages/send", user=ada, json=body) for _ in range(2)]
+    assert [status for status, _ in tries] == [503, 201]

@@ -1,7 +1,7 @@
--- What is stored of a user: the one read that almost every request makes.
+-- What is stored of users: the one read that almost every request makes.
 -- name: find
 SELECT id, name, avatar_url, nullif(profile_at, '-infinity') AS profile_at, tokens_valid_after
-FROM users WHERE id = $1
+FROM users WHERE id = ANY ($1::text[])
 
 -- A user as another one may see it: oneself, or with a conversation in common.
 -- name: find_visible
