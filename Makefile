@@ -69,8 +69,9 @@ nemesis: .venv/.dev-synced ## Play random faults for a while (MINUTES=30; SEED=.
 	@$(call PLAY,NEMESIS_MINUTES=$(or $(MINUTES),30),$(SCENARIOS)/test_nemesis.py)
 
 .PHONY: soak
-soak: .venv/.dev-synced ## Hold thousands of streams and send for an hour (MINUTES=60)
-	@$(call PLAY,SOAK_MINUTES=$(or $(MINUTES),60),$(SCENARIOS)/test_soak.py)
+soak: .venv/.dev-synced ## Hold thousands of streams for an hour, then write to the same rows for another (MINUTES=60 each)
+	@$(call PLAY,SOAK_MINUTES=$(or $(MINUTES),60),$(SCENARIOS)/test_soak.py \
+		$(SCENARIOS)/test_postgres_storage.py::test_the_rows_that_count_are_written_for_long)
 
 .PHONY: faults-docs
 faults-docs: .venv/.synced ## Write the last run of the scenarios into docs/reliability.md, with its pictures

@@ -20,6 +20,7 @@ BEGIN, END = "<!-- scenarios:begin -->", "<!-- scenarios:end -->"
 PICTURES = Path("images", "faults")
 FIGURES = ("sends", "deliveries", "longest delay", "slowest answer", "seed")
 NONE = "-"  # a scenario without load
+NOT_PLAYED: Row = {"passed": False, "seconds": 0.0}
 
 
 def main(results: str, document: str | None = None) -> int:
@@ -28,22 +29,25 @@ def main(results: str, document: str | None = None) -> int:
     sys.stdout.write(as_text(rows))
     if document is not None:
         write(Path(document), rows)
-    return 0 if rows and all(row["passed"] for row in rows) else 1
+    return 0 if rows and not any(_is_broken(row) for row in rows) else 1
 
 
 def read(results: Path) -> list[Row]:
     """Every row that was left there, in the order of the catalogue."""
-    return sorted((json.loads(file.read_text()) for file in results.glob("*.json")), key=_order)
+    rows = (json.loads(file.read_text()) for file in results.glob("*.json"))
+    return sorted((NOT_PLAYED | row if "not_played" in row else row for row in rows), key=_order)
 
 
 def as_text(rows: Sequence[Row]) -> str:
     """For a terminal: a line per scenario."""
     lines = []
     for row in rows:
-        verdict = "ok    " if row["passed"] else "FAILED"
+        verdict = "FAILED" if _is_broken(row) else "ok" if row["passed"] else "-"
         figures = f"late {_late(row):>6}  answer {_answer(row):>6}" if row.get("summary") else " " * 28
-        lines.append(f"{verdict} {row['number']:<5} {row['seconds']:>5.0f} s  {figures}  {row['title']}")
-    failed = sum(not row["passed"] for row in rows)
+        lines.append(f"{verdict:<6} {row['number']:<5} {row['seconds']:>5.0f} s  {figures}  {row['title']}")
+        if "not_played" in row:
+            lines.append(f"{'':<17}not played: {row['not_played']}")
+    failed = sum(map(_is_broken, rows))
     total = sum(row["seconds"] for row in rows)
     lines.append(f"{len(rows)} scenarios in {total / 60:.0f} minutes, {failed} failed")
     return "\n".join(lines) + "\n"
@@ -51,18 +55,19 @@ def as_text(rows: Sequence[Row]) -> str:
 
 def as_markdown(rows: Sequence[Row], pictured: Iterable[Row]) -> str:
     """For the document: where and when, the table, the pictures."""
-    commits = ", ".join(sorted({row["commit"] for row in rows}))
-    days = sorted({row["day"] for row in rows})
-    held = sum(row["passed"] for row in rows)
+    played = [row for row in rows if "not_played" not in row]
+    commits = ", ".join(sorted({row["commit"] for row in played}))
+    days = sorted({row["day"] for row in played})
+    held = sum(row["passed"] for row in played)
     lines = [
-        f"{len(rows)} scenarios, {held} held. {' to '.join(dict.fromkeys([days[0], days[-1]]))}, commit {commits}.",
-        f"Machine: {'; '.join(sorted({row['machine'] for row in rows}))}.",
+        f"{len(played)} scenarios, {held} held. {' to '.join(dict.fromkeys([days[0], days[-1]]))}, commit {commits}.",
+        f"Machine: {'; '.join(sorted({row['machine'] for row in played}))}.",
         "",
         _cells("", "scenario", "expected, beside what always is", "result", *FIGURES),
         _cells(*["---"] * (4 + len(FIGURES))),
     ]
     for row in rows:
-        verdict = "held" if row["passed"] else "**broken**"
+        verdict = "held" if row["passed"] else "**broken**" if _is_broken(row) else f"not played: {row['not_played']}"
         lines.append(_cells(row["number"], row["title"], row["expect"] + _notes(row), verdict, *_figures(row)))
     for row in pictured:
         file = (PICTURES / f"{row['number']}.svg").as_posix()
@@ -83,6 +88,10 @@ def write(document: Path, rows: Sequence[Row]) -> None:
     assert text.count(BEGIN) == text.count(END) == 1, f"{document} has no place for the table"
     made = f"{BEGIN}\n\n{as_markdown(rows, pictured)}\n\n{END}"
     document.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: made, text, flags=re.DOTALL))
+
+
+def _is_broken(row: Row) -> bool:
+    return not row["passed"] and "not_played" not in row
 
 
 def _order(row: Row) -> tuple[int, str]:
