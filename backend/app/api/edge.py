@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -65,6 +65,7 @@ class Edge:
         self._app = app
         self._allowed_hosts = settings.allowed_hosts
         self._origins = frozenset(filter(None, map(normal_origin, settings.cors_origins)))
+        self._late: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the lifespan goes straight through."""
@@ -110,12 +111,18 @@ class Edge:
         if scope["path"] == STREAM_PATH:  # it has times of its own, and is answered with 200 in any case
             await self._app(scope, receive, response.send)
             return
+        timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._give_up, scope, response)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS) as limit:
-                response.limit = limit
-                await self._app(scope, receive, response.send)
-        except TimeoutError as error:
-            raise UnavailableError from error
+            await self._app(scope, receive, response.send)
+        finally:
+            timer.cancel()
+
+    def _give_up(self, scope: Scope, response: _Response) -> None:
+        """Answer that there is no answer. Nothing is cancelled: what is being committed must still be told."""
+        if response.status is None:
+            task = asyncio.get_running_loop().create_task(response.give_up(problem_of(UnavailableError(), scope)))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
 
     def _is_host_allowed(self, host: str | None) -> bool:
         if host is None:  # HTTP/1.0
@@ -141,24 +148,36 @@ class Edge:
 class _Response:
     """Adds headers to the start of a response and remembers its status."""
 
-    __slots__ = ("_headers", "_is_api", "_send", "limit", "status")
+    __slots__ = ("_headers", "_is_api", "_is_given_up", "_send", "status")
 
     def __init__(self, send: Send, headers: Headers, *, is_api: bool) -> None:
         self._send = send
         self._headers = headers
         self._is_api = is_api
         self.status: int | None = None
-        self.limit: asyncio.Timeout | None = None
+        self._is_given_up = False
+
+    def give_up(self, problem: RenderedProblem) -> Coroutine[object, object, None]:
+        """Finish now, with what is awaited; whatever else comes goes nowhere."""
+        self._is_given_up = True
+        self.status = problem.messages[0]["status"]
+        return self._finish(problem)
 
     async def finish_with(self, problem: RenderedProblem) -> None:
         for message in problem.messages:
             await self.send(message)
 
     async def send(self, message: Message) -> None:
+        if not self._is_given_up:
+            await self._pass_on(message)
+
+    async def _finish(self, problem: RenderedProblem) -> None:
+        for message in problem.messages:
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self.limit is not None and not self.limit.expired():
-                self.limit.reschedule(None)  # who reads slowly is not cut off
             message["headers"] = self._complete(list(message.get("headers", ())))
         await self._send(message)
 

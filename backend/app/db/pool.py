@@ -57,6 +57,7 @@ UNAVAILABLE = (
     asyncpg.PostgresSystemError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidCatalogNameError,  # dropped or renamed, to be restored
     asyncpg.IdleInTransactionSessionTimeoutError,
     *RETRYABLE,
 )

@@ -70,8 +70,7 @@ class SharedStatement(Generic[Q, A]):
             answers = await self._answer_all([question for question, _ in batch])
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+                _fail(future, error)
             return
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
@@ -79,5 +78,10 @@ class SharedStatement(Generic[Q, A]):
 
 
 def _give_up(future: asyncio.Future[A]) -> None:
+    _fail(future, UnavailableError())
+
+
+def _fail(future: asyncio.Future[A], error: Exception) -> None:
     if not future.done():
-        future.set_exception(UnavailableError())
+        future.set_exception(error)
+        future.exception()  # whoever waits may hang up at this moment: not "never retrieved"

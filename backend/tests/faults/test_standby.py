@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from tests.support.servers import new_user
@@ -70,3 +72,28 @@ async def test_a_sender_who_is_gone_with_the_database_is_made_anew_by_the_next_t
     body = {"recipient_id": bob, "content": "hello again", "client_message_id": str(uuid.uuid4())}
     tries = [await server.call("POST", "/messages/send", user=ada, json=body) for _ in range(2)]
     assert [status for status, _ in tries] == [503, 201]
+
+
+async def test_a_database_that_is_away_to_be_restored_is_no_defect(start_server, database_url):
+    """Protocol 8.2: dropped or renamed for a moment; 503, and never a 500, until it is there again."""
+    server = await start_server()
+    ada = new_user("ada")
+    await server.know(ada)
+    name = urlsplit(database_url).path.removeprefix("/")
+    admin = await asyncpg.connect(urlsplit(database_url)._replace(path="/postgres").geturl())
+    try:
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        async with asyncio.timeout(10):
+            while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", name):
+                await asyncio.sleep(0.05)
+        await admin.execute(f"ALTER DATABASE {name} RENAME TO {name}_old")
+        for user in (ada, new_user("unseen")):
+            status, problem = await server.call("GET", "/conversations", user=user)
+            assert (status, problem["code"]) == (503, "unavailable")
+        await admin.execute(f"ALTER DATABASE {name}_old RENAME TO {name}")
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    finally:
+        await admin.close()
+    status, _ = await server.call("GET", "/conversations", user=ada)
+    assert status == 200

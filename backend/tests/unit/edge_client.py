@@ -1,5 +1,6 @@
 """A small app behind the edge, and a way to ask it without a socket."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ class Body(RequestModel):
     content: Content
 
 
+finished: list[str] = []  # what went on after its answer was given up
+
 router = APIRouter(prefix="/api/v1", route_class=JsonRoute)
 
 
@@ -47,6 +50,13 @@ async def fails(how: str) -> None:
     raise {"401": UnauthorizedError, "503": UnavailableError}.get(how, RuntimeError)(CANARY)
 
 
+@router.get("/slow")
+async def slow() -> dict[str, str]:
+    await asyncio.sleep(0.2)
+    finished.append("slow")
+    return {"item": "late"}
+
+
 @router.get("/page")
 async def page() -> Response:
     return Response("<p>", media_type="text/html")
@@ -61,6 +71,8 @@ async def inner(scope: Scope, receive: Receive, send: Send) -> None:
             raise RuntimeError(CANARY)
         await send({"type": "http.response.body", "body": b""})
         return
+    if scope["path"] == "/api/v1/messages/send":
+        raise {b"timeout": TimeoutError, b"key": KeyError}.get(scope["query_string"], RuntimeError)(CANARY)
     await fastapi(scope, receive, send)
 
 

@@ -5,7 +5,8 @@ import re
 import pytest
 import structlog
 
-from tests.unit.edge_client import CANARY, JSON, ask, edge
+from app.api import edge as edge_module
+from tests.unit.edge_client import CANARY, JSON, ask, edge, finished
 
 # --- Every response ------------------------------------------------------------------------------
 
@@ -175,6 +176,25 @@ async def test_a_defect_shows_nothing_but_the_request_id():
     answer = await ask("GET", "/api/v1/fails/unexpectedly")
     assert answer.problem["code"] == "internal_error"
     assert CANARY.encode() not in answer.text
+
+
+@pytest.mark.parametrize("how", ["unexpectedly", "timeout", "key"])
+async def test_a_defect_before_any_answer_is_answered_here_and_not_by_the_server(how: str):
+    answer = await ask("POST", f"/api/v1/messages/send?{how}", {"origin": "https://app.example.com"})
+    assert (answer.status, answer.problem["code"]) == (500, "internal_error")
+    assert answer.headers["access-control-allow-origin"] == "https://app.example.com"
+    assert CANARY.encode() not in answer.text
+
+
+async def test_who_has_waited_for_long_is_answered_once_and_what_was_begun_goes_on(monkeypatch):
+    """Protocol 8.2: a change that is committed after that is still told."""
+    monkeypatch.setattr(edge_module, "ANSWER_SECONDS", 0.02)
+    finished.clear()
+    answer = await ask("GET", "/api/v1/slow", {"origin": "https://app.example.com"})
+    assert (answer.status, answer.problem["code"]) == (503, "unavailable")
+    assert [message["type"] for message in answer.messages] == ["http.response.start", "http.response.body"]
+    assert answer.headers["access-control-allow-origin"] == "https://app.example.com"
+    assert finished == ["slow"]
 
 
 async def test_a_response_that_breaks_in_the_middle_is_left_unfinished():

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LIFETIME_SECONDS: Final = 30 * 60
 ADMITTED_PER_TURN: Final = 32  # about 5 ms of work: a send takes several turns of the loop
+SNAPSHOT_SECONDS: Final = 12.0  # clients wait for twice as long before they give a stream up
 BUSY_RETRY_MS: Final = (10_000, 20_000)
 RESPONSE_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -116,12 +117,15 @@ class StreamEndpoint:
         fetch = self._registry.fetch_messages_after
         seq = last.seq if last is not None else events.NEWEST
         try:
-            missed = await fetch(principal.user_id, seq)
-            if missed is None:
-                await self._users.recognize(principal)
+            async with asyncio.timeout(SNAPSHOT_SECONDS):
                 missed = await fetch(principal.user_id, seq)
+                if missed is None:
+                    await self._users.recognize(principal)
+                    missed = await fetch(principal.user_id, seq)
         except GaplessError:
             raise
+        except TimeoutError as error:
+            raise UnavailableError from error
         except Exception as error:  # whatever it is, a 500 would end the client's EventSource for ever
             log_defect("snapshot_failed", error)
             raise UnavailableError from error
