@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import sys
 import time
 import traceback
@@ -14,6 +16,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from app.exits import Exit
 from app.log_writer import LogWriter
 
 if TYPE_CHECKING:
@@ -138,6 +141,8 @@ def log_defect(event: str, error: BaseException, **fields: object) -> None:
 
     Not by its text: PostgreSQL quotes the row it refused, Pydantic the value, and both hold messages.
     """
+    if isinstance(error, MemoryError):
+        end_without_memory()
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     structlog.get_logger(__name__).error(
         event,
@@ -146,6 +151,19 @@ def log_defect(event: str, error: BaseException, **fields: object) -> None:
         frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
         **fields,
     )
+
+
+def end_without_memory() -> None:
+    """End this process at once, as the kernel does where memory is limited by a cgroup.
+
+    A callback of the loop that found no memory is not called again: a listener accepts nobody for ever, a task is
+    never woken, and whoever is connected waits. Clients of a process that has gone are served by the others.
+    """
+    with contextlib.suppress(Exception):
+        structlog.get_logger(__name__).critical("out_of_memory")
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+    os._exit(Exit.FAILED)
 
 
 def configure_logging(level: str, *, as_json: bool) -> None:

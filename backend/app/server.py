@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.api.error_handlers import render
 from app.errors import UnavailableError
-from app.observability import log_defect
+from app.observability import end_without_memory, log_defect
 from app.services.messaging.stream_ports import WIRE_EXTENSION
 from app.stream_wire import TransportWire
 
@@ -205,6 +205,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Remember the loop that signals must reach, and settle down."""
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_on_failed_callback)
         await super().startup(sockets)
         _spare_the_collector()
 
@@ -218,6 +219,12 @@ class Server(uvicorn.Server):
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._on_drain)
         # uvicorn would raise the signal again at the end: the exit code would tell of a failure.
+
+
+def _on_failed_callback(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if isinstance(context.get("exception"), MemoryError):
+        end_without_memory()
+    loop.default_exception_handler(context)
 
 
 def _spare_the_collector() -> None:

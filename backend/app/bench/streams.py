@@ -43,6 +43,7 @@ class Streams:
         rules: Rules = GAPLESS,
         host_header: str | None = None,
         on_piece: OnPiece | None = None,
+        open_seconds: float = OPEN_SECONDS,
     ) -> None:
         """Connect to `host`, an address, at `port`. `on_piece` sees whole events after they were counted."""
         self.host = host
@@ -50,6 +51,7 @@ class Streams:
         self.rules = rules
         self.host_header = host_header or f"{host}:{port}"
         self.on_piece = on_piece
+        self.open_seconds = open_seconds
         self.tally = Tally()
         self.subscribers: list[Subscriber] = []
         self.first_refusal: str | None = None
@@ -129,11 +131,11 @@ class Streams:
         async def work() -> None:
             for subscriber in waiting:
                 try:
-                    async with asyncio.timeout(OPEN_SECONDS):
+                    async with asyncio.timeout(self.open_seconds):
                         while not await self._try_to_open(subscriber):  # noqa: ASYNC110 - what it waits for is its turn
                             await asyncio.sleep((subscriber.retry_ms or 0) / 1000)
                 except TimeoutError:
-                    raise TimeoutError(f"A stream was not open after {OPEN_SECONDS:.0f} s.") from None
+                    raise TimeoutError(f"A stream was not open after {self.open_seconds:.0f} s.") from None
 
         try:
             async with asyncio.TaskGroup() as group:

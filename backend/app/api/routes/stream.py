@@ -21,6 +21,7 @@ from app.observability import log_defect
 from app.services.messaging.cursor import Cursor, parse_cursor
 from app.services.messaging.sse_stream import Stream
 from app.services.messaging.stream_ports import WIRE_EXTENSION
+from app.services.messaging.stream_registry import DRAIN_RETRY_MS
 from app.services.messaging.turnstile import Turnstile
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class StreamEndpoint:
                 return None
             principal, last = await self._admit(scope)
         except GaplessError as error:
-            return await _turn_away(error, scope, send)
+            return await _turn_away(error, scope, send, is_draining=self._registry.is_draining)
         except ConnectionAbortedError:  # another request was waiting behind this one
             return None
         scope.setdefault("state", {})["user_id"] = principal.user_id
@@ -97,7 +98,7 @@ class StreamEndpoint:
             await wire.hold(receive)
         except GaplessError as error:  # before the head of the response: an open stream raises none
             stream.end(error.code)
-            return await _turn_away(error, scope, send)
+            return await _turn_away(error, scope, send, is_draining=self._registry.is_draining)
         except BaseException:  # cut off at the end of the server's patience
             stream.end("disconnected")
             raise
@@ -167,9 +168,10 @@ def _end_of(principal: Principal) -> float:
     return asyncio.get_running_loop().time() + lifetime_seconds
 
 
-async def _turn_away(error: GaplessError, scope: Scope, send: Send) -> None:
+async def _turn_away(error: GaplessError, scope: Scope, send: Send, *, is_draining: bool) -> None:
     if isinstance(error, UnavailableError):
-        return await _come_back_later(send)
+        # Who is sent away by a server that leaves need not wait until it is less busy: others are there.
+        return await _come_back_later(send, DRAIN_RETRY_MS if is_draining else BUSY_RETRY_MS)
     start, body = problem_of(error, scope).messages
     start["headers"].append((b"connection", b"close"))
     await send(start)
@@ -177,8 +179,8 @@ async def _turn_away(error: GaplessError, scope: Scope, send: Send) -> None:
     return None
 
 
-async def _come_back_later(send: Send) -> None:
+async def _come_back_later(send: Send, within_ms: tuple[int, int]) -> None:
     """Answer as EventSource needs it: any status but 200 would end it for ever."""
-    retry_ms = random.randint(*BUSY_RETRY_MS)  # noqa: S311 - jitter
+    retry_ms = random.randint(*within_ms)  # noqa: S311 - jitter
     await send({"type": "http.response.start", "status": 200, "headers": RESPONSE_HEADERS})
     await send({"type": "http.response.body", "body": events.retry_block(retry_ms), "more_body": False})
