@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from app.bench.streams import SPARE_DESCRIPTORS, Streams, Subscriber
+from app.bench.streams import OPEN_SECONDS, SPARE_DESCRIPTORS, Streams, Subscriber
 from app.bench.target import Target
 from tests.faults.kit.cluster import Cluster
 from tests.support.servers import JWT_SECRET
@@ -38,13 +38,17 @@ def targets_of(cluster: Cluster) -> list[Target]:
 
 
 class Crowd:
-    """One stream for each of `users`, in turn on each process. A context manager that cuts what is left."""
+    """One stream for each of `users`, in turn on each process. A context manager that cuts what is left.
 
-    def __init__(self, cluster: Cluster, users: Sequence[str]) -> None:
+    `returned`: how many streams that a server had ended were brought back.
+    """
+
+    def __init__(self, cluster: Cluster, users: Sequence[str], *, open_seconds: float = OPEN_SECONDS) -> None:
         self.users = list(users)
+        self.returned = 0
         self._cluster = cluster
         self._targets = targets_of(cluster)
-        self._parts = [Streams(target.host, target.port) for target in self._targets]
+        self._parts = [Streams(target.host, target.port, open_seconds=open_seconds) for target in self._targets]
 
     def __enter__(self) -> Self:
         return self
@@ -73,16 +77,18 @@ class Crowd:
         """Let all come back at once, each with its cursor."""
         await asyncio.gather(*(part.reopen(concurrency=len(self.users)) for part in self._parts))
 
-    async def bring_back_ended(self) -> int:
-        """Open again what a server has ended; gives how many."""
-        gone = 0
+    async def bring_back_ended(self) -> None:
+        """Open again what a server has ended, each with its cursor."""
         for part in self._parts:
-            for subscriber in part.subscribers:
-                if subscriber.counter.is_open and subscriber._transport is None:
-                    subscriber.counter.restart()
-                    gone += 1
+            for subscriber in filter(_is_ended, part.subscribers):
+                subscriber.counter.restart()
+                self.returned += 1
             await part.reopen(concurrency=100)
-        return gone
+
+    @property
+    def ended(self) -> int:
+        """How many streams a server has ended that are not back."""
+        return sum(map(_is_ended, self.subscribers))
 
     @property
     def subscribers(self) -> list[Subscriber]:
@@ -99,13 +105,18 @@ class Crowd:
             found.update({name: count for name, count in part.tally.faults().items() if name != "resyncs"})
         return {name: count for name, count in found.items() if count}
 
-    async def until_caught_up(self, *, seconds: float) -> float:
-        """Wait until every stream is where its inbox is; gives how long that took."""
+    async def until_caught_up(self, *, seconds: float, brings_back: bool = False) -> float:
+        """Wait until every stream is where its inbox is; gives how long that took.
+
+        `brings_back`: what a server ends meanwhile, which would wait for ever.
+        """
         began_at = time.monotonic()
         while behind := await self.behind():
             waited = time.monotonic() - began_at
             assert waited < seconds, f"{behind} messages have not come after {waited:.0f} s"
             await asyncio.sleep(LOOK_SECONDS)
+            if brings_back:
+                await self.bring_back_ended()
         return time.monotonic() - began_at
 
     async def behind(self) -> int:
@@ -126,3 +137,7 @@ class Crowd:
             await server.group(owner, *self.users[start : start + MEMBERS])
             for start in range(0, len(self.users), MEMBERS)
         ]
+
+
+def _is_ended(subscriber: Subscriber) -> bool:
+    return subscriber.counter.is_open and subscriber._transport is None

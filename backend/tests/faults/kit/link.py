@@ -28,13 +28,11 @@ class Link:
         self.host, self.port = host, port
         self.delay_seconds = 0.0
         self.only: Callable[[Pair], bool] = _every
-        self.swallowed_replies = 0
+        self.swallowed: list[bytes] = []  # whose replies `cut_before_reply_to` has thrown away
         self.spent: list[bytes] = []  # per cut of `cut_each_after`, the last bytes that were let through
         self.pairs: set[Pair] = set()
-        self._frozen: set[str] = set()
-        self._swallowing: set[str] = set()
-        self._refuses = False
-        self._trigger: bytes | None = None
+        self._frozen, self._swallowing, self._refuses = set[str](), set[str](), False
+        self.awaited: bytes | None = None  # the request of `cut_before_reply_to`, until it comes
         self._budget: Callable[[], int] | None = None
         self._server: asyncio.Server | None = None
         self._dials: set[asyncio.Task[None]] = set()
@@ -80,7 +78,7 @@ class Link:
 
     def cut_before_reply_to(self, request: bytes) -> None:
         """Once a request that holds these bytes has been forwarded, throw its reply away and cut; once."""
-        self._trigger = request
+        self.awaited = request
 
     def cut_each_after(self, budget: Callable[[], int] | None) -> None:
         """Let each new connection have that many bytes downwards, to the byte, and cut it then."""
@@ -89,7 +87,7 @@ class Link:
     def heal(self) -> None:
         """End all faults. A connection that lost bytes is cut: a network would never resume it either."""
         self._frozen, self._swallowing, self._refuses = set(), set(), False
-        self._trigger, self._budget, self.only, self.delay_seconds = None, None, _every, 0.0
+        self.awaited, self._budget, self.only, self.delay_seconds = None, None, _every, 0.0
         for pair in list(self.pairs):
             if pair.has_lost:
                 pair.abort()
@@ -106,11 +104,11 @@ class Link:
     def budget_for(self, pair: Pair) -> int | None:
         return self._budget() if self._budget is not None and self.only(pair) else None
 
-    def is_triggered(self, data: bytes) -> bool:
-        if self._trigger is None or self._trigger not in data:
-            return False
-        self._trigger = None
-        return True
+    def doom_of(self, data: bytes) -> bytes | None:
+        if self.awaited is None or self.awaited not in data:
+            return None
+        doom, self.awaited = self.awaited, None
+        return doom
 
     def _accept(self) -> asyncio.Protocol:
         pair = Pair(self)
@@ -142,7 +140,7 @@ class Pair:
         self.budget: int | None = None
         self.has_asked = False
         self.has_lost = False
-        self.is_doomed = False
+        self.doomed_by: bytes | None = None
         self.is_subscriber = False  # a Redis connection that subscribes
         self.is_stream = False  # a client's connection that is an event stream
         self.is_closed = asyncio.Event()
@@ -203,10 +201,10 @@ class _End(asyncio.Protocol):
             if not pair.has_asked:
                 pair.has_asked = True
                 pair.budget = link.budget_for(pair)
-            pair.is_doomed = pair.is_doomed or link.is_triggered(data)
+            pair.doomed_by = pair.doomed_by or link.doom_of(data)
             pair.mind_flow()  # it may be of those that a fault is meant for only now
-        elif pair.is_doomed:
-            link.swallowed_replies += 1
+        elif pair.doomed_by is not None:
+            link.swallowed.append(pair.doomed_by)
             pair.abort()
             return
         if link.is_swallowed(pair, self._way):
@@ -246,8 +244,7 @@ class _End(asyncio.Protocol):
         elif not peer.transport.is_closing():
             peer.transport.write(data)
         if pair.budget == 0:
-            link = pair.link
-            link.spent.append(data[-REMEMBERED_BYTES:])
+            pair.link.spent.append(data[-REMEMBERED_BYTES:])
             pair.close()
 
     def eof_received(self) -> bool:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
+import time
+from collections.abc import Iterable
 
 from tests.faults.kit.cluster import Cluster
+from tests.faults.kit.vitals import counted
 from tests.history.load import Load
-from tests.history.records import History, Outcome
+from tests.history.records import Attempt, History, Outcome
 from tests.history.run import Run
+from tests.support.servers import Server, new_user
 
 BACK_SECONDS = 5.0  # after PostgreSQL answers again, everything does
+POOL, WRITERS = 10, 2  # connections per process
+LOCKED_SECONDS = 1.2  # for which nobody gets an answer: less than any deadline
 
 # Each finds what must not be there.
 _WRONG = {
@@ -48,6 +55,35 @@ def defects(cluster: Cluster, *, but: str = "") -> list[str]:
     return [line[:300] for line in lines if _DEFECTS.search(line) and not (but and but in line)][:5]
 
 
+async def usable_connections(cluster: Cluster) -> int:
+    """Count the connections that the pools use when they have more to do than they hold. Whole ones use all."""
+    users = [(server, new_user("reader")) for server in cluster.servers for _ in range(2 * POOL)]
+    await asyncio.gather(*(server.know(user) for server, user in users))
+    locking, counting = await asyncio.gather(cluster.postgres.connect(), cluster.postgres.connect())
+    most = 0
+    try:
+        async with locking.transaction():
+            await locking.execute("LOCK TABLE conversations IN ACCESS EXCLUSIVE MODE")
+            asking = asyncio.gather(*(server.call("GET", "/conversations", user=user) for server, user in users))
+            until = time.monotonic() + LOCKED_SECONDS
+            while time.monotonic() < until and most < POOL * len(cluster.servers):
+                most = max(most, await counting.fetchval(_WAITING))
+                await asyncio.sleep(0.05)
+        await asking
+    finally:
+        locking.terminate()
+        counting.terminate()
+    return most
+
+
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'gapless' AND wait_event_type = 'Lock'"
+
+
+async def counted_by_all(servers: Iterable[Server], name: str) -> int:
+    """Add up what all processes have counted under this name of their `Stats`."""
+    return sum([await counted(server, name) for server in servers])
+
+
 def failed_when_well(history: History) -> int:
     """Count the attempts that were not acknowledged though no fault was on, nor had been for 5 s."""
     ends = [0.0, *(end + BACK_SECONDS for _, end, _ in history.faults)]
@@ -58,6 +94,35 @@ def failed_when_well(history: History) -> int:
         for well_from, well_to in zip(ends, begins, strict=True)
         for each in failed
     )
+
+
+def failed_by_fault(history: History) -> list[int]:
+    """Per fault, how many sends under way or begun in it were answered with 503."""
+    return [
+        sum(each.status == 503 and each.ended_at >= begin and each.invoked_at <= end for each in history.attempts)
+        for begin, end, _ in history.faults
+    ]
+
+
+def back_after(history: History) -> float:
+    """The longest from the end of a fault to an acknowledgement of a send that was begun after it."""
+    return max(
+        min(
+            (each.ended_at - end for each in history.attempts if each.message_id and each.invoked_at >= end),
+            default=math.inf,
+        )
+        for _, end, _ in history.faults
+    )
+
+
+def slowest(attempts: Iterable[Attempt]) -> float:
+    """The longest that one of them took, in seconds."""
+    return max((each.ended_at - each.invoked_at for each in attempts), default=0.0)
+
+
+def bound_by(calm_seconds: float) -> float:
+    """How long may take, in a fault, what at its longest took so long in the calm of the same run."""
+    return 3 * calm_seconds + 0.5
 
 
 def longest_silence(history: History) -> float:

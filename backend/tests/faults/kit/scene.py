@@ -95,7 +95,7 @@ class Scene:
     _began_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)
+        self.rng = random.Random(f"{self.seed} scene")  # not the numbers of the plan once more
 
     async def start(self, processes: int = 2, **options: Any) -> Cluster:
         """Start the cluster; keywords are those of Cluster.start."""

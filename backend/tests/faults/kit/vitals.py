@@ -47,6 +47,11 @@ async def counted(server: Server, name: str) -> int:
     return count
 
 
+async def count(cluster: Cluster, name: str) -> int:
+    """Add up what all processes have counted."""
+    return sum([await counted(server, name) for server in cluster.servers])
+
+
 async def _told(server: Server) -> dict[str, Any]:
     file = Path(server.environment["VITALS"])
     file.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""What the scenarios about Redis look at while it is away and once it is back."""
+"""What the scenarios about Redis look at: while it is away, once it is back, and where it must not be missed."""
 
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,15 +10,39 @@ from dataclasses import dataclass, field
 
 from tests.faults.kit.cluster import Cluster
 from tests.faults.kit.scene import Played, Scene
-from tests.faults.kit.vitals import counted, read_vitals
-from tests.history.summary import delays
+from tests.faults.kit.vitals import count, read_vitals
+from tests.faults.scenarios.calm import (
+    LATE_SECONDS,
+    SLACK_SECONDS,
+    SPARE_SECONDS,
+    Span,
+    no_send_failed,
+    no_send_waited,
+    typical_delivery,
+)
+from tests.history.run import Run
+from tests.support.servers import Server
 
-NOTICED_SECONDS = 6.0  # protocol 8.1
+# Protocol 8.1: noticed within 6 s.
+NOTICED_SECONDS = 6.0 + SPARE_SECONDS
 # Until it is used again: attempts are 2 s apart at most, one takes 2 s with its proof, and then all catch up.
 RECOVERED_SECONDS = 10.0
 LIVE_LOOK_SECONDS = 0.5
 # A head check is due; the rest is its grace and this machine.
 CHECKED_SECONDS = 1.5
+QUIET_SECONDS = 20.0
+
+
+# --- While it goes on ----------------------------------------------------------------------------
+
+
+async def redis_as_told(server: Server) -> str:
+    """What a process says of Redis; that it is enough to be ready, and that nobody else is to blame."""
+    status, told = await server.call("GET", "/ready")
+    redis: str = told["redis"]
+    if told["postgresql"] == "up":  # it did answer within a second
+        assert (status, told["status"]) == (200, "ready" if redis == "up" else "degraded"), told
+    return redis
 
 
 async def until_redis(cluster: Cluster, state: str, within_seconds: float) -> float:
@@ -27,17 +50,16 @@ async def until_redis(cluster: Cluster, state: str, within_seconds: float) -> fl
     began_at = time.monotonic()
     async with asyncio.timeout(within_seconds):
         for server in cluster.servers:
-            while True:
-                _, told = await server.call("GET", "/ready")
-                if told["redis"] == state:
-                    break
+            while await redis_as_told(server) != state:
                 await asyncio.sleep(0.05)
     return time.monotonic() - began_at
 
 
-async def is_noticed(scene: Scene, cluster: Cluster) -> None:
+async def is_noticed(scene: Scene, cluster: Cluster, away: Span | None = None) -> None:
     """The loss of Redis is noticed in time."""
     scene.notes["noticed_seconds"] = round(await until_redis(cluster, "down", NOTICED_SECONDS), 1)
+    if away is not None:
+        away.noticed_at = time.monotonic()
 
 
 async def is_back(scene: Scene, cluster: Cluster) -> None:
@@ -60,19 +82,19 @@ async def is_live(cluster: Cluster) -> bool:
     return from_redis > 4 * from_postgres
 
 
-async def count(cluster: Cluster, name: str) -> int:
-    """Add up what all processes have counted."""
-    return sum([await counted(server, name) for server in cluster.servers])
+async def is_quiet(run: Run) -> None:
+    """Devices have asked what they ask when they come, and the run is calm."""
+    async with asyncio.timeout(QUIET_SECONDS):
+        await asyncio.gather(*(device.until_quiet() for device in run.devices))
 
 
-def typical_delivery(played: Played, since: float, before: float) -> float:
-    """The median from acknowledgement to hand-over, of sends acknowledged in that time."""
-    return statistics.median(seconds for at, seconds in delays(played.history) if since <= at - seconds <= before)
-
-
-def longest_unnoticed(scene: Scene) -> float:
-    """What a message may take of which Redis told nobody: until the loss is noticed, or until the head check."""
-    return max(NOTICED_SECONDS, scene.scale.heartbeat_seconds) + CHECKED_SECONDS
+@asynccontextmanager
+async def untouched(cluster: Cluster) -> AsyncIterator[None]:
+    """No process takes Redis for dead while the block goes on, and all that is published is answered."""
+    names = ("redis_reconnects", "publishes_lost")
+    before = {name: await count(cluster, name) for name in names}
+    yield
+    assert {name: await count(cluster, name) for name in names} == before
 
 
 @dataclass
@@ -84,8 +106,8 @@ class Watch:
 
 
 @asynccontextmanager
-async def watched(cluster: Cluster) -> AsyncIterator[Watch]:
-    """Look at every process, again and again, until the block ends."""
+async def watched(run: Run, cluster: Cluster) -> AsyncIterator[Watch]:
+    """Until the block ends ask every process, again and again: it lives, reads, and says that Redis is away."""
     watch = Watch()
 
     async def look() -> None:
@@ -95,6 +117,9 @@ async def watched(cluster: Cluster) -> AsyncIterator[Watch]:
                 status, _ = await server.call("GET", "/health")
                 assert status == 200
                 watch.slowest_answer_seconds = max(watch.slowest_answer_seconds, time.monotonic() - asked_at)
+                status, _ = await server.call("GET", "/conversations?limit=1", user=run.plan.users[0])
+                assert status == 200
+                assert await redis_as_told(server) == "down"
                 watch.tasks.append((await read_vitals(server)).tasks)
             await asyncio.sleep(0.2)
 
@@ -106,3 +131,24 @@ async def watched(cluster: Cluster) -> AsyncIterator[Watch]:
         (outcome,) = await asyncio.gather(looking, return_exceptions=True)
     if isinstance(outcome, Exception):
         raise outcome
+
+
+# --- Once it is over -----------------------------------------------------------------------------
+
+
+def without_redis(scene: Scene, played: Played, calm: Span, *aways: Span) -> None:
+    """No send failed or waited, and what came late came by head checks: at once from the notice on."""
+    no_send_failed(played)
+    for away, following in zip(aways, [*aways[1:], Span()], strict=True):
+        no_send_waited(scene, played, calm, away)
+        before = following.since - SLACK_SECONDS  # what was then on its way is of the next one
+        assert away.since < away.noticed_at < away.until
+        unnoticed = played.slowest_delivery(begun_after=away.since, begun_before=away.noticed_at)
+        assert unnoticed < away.noticed_at - away.since + LATE_SECONDS
+        assert typical_delivery(played, away.noticed_at, away.until) > CHECKED_SECONDS / 10, "Redis was there"
+        assert played.slowest_delivery(begun_after=away.noticed_at, begun_before=before) < LATE_SECONDS
+
+
+def longest_unnoticed(scene: Scene) -> float:
+    """What a message may take of which Redis told nobody: until the loss is noticed, or until the head check."""
+    return max(NOTICED_SECONDS, scene.scale.heartbeat_seconds) + CHECKED_SECONDS

@@ -8,12 +8,15 @@ import time
 
 import pytest
 
+from tests.faults.kit.scene import TAIL_SECONDS
+
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 LETTERS = "aé€😀"  # of 1, 2, 3 and 4 bytes
 MOST_BYTES = 3000  # of a response before its cut: its head, its opening, and one or a few messages
 ANSWERS_CUT_SHARE = 0.1  # of the answers to sends; the others are needed for messages to come
 RECONNECT_SECONDS = 0.2
+REACHED_SHARE = 0.5  # of what a row says, on a machine that has other work
 
 
 @pytest.mark.scenario(
@@ -27,7 +30,7 @@ async def test_cut_at_any_byte(scene):
     """Protocol 3.1, 4.2, 5.1, 2.4: streams and answers to sends alike; cursors move with whole events only."""
     cluster = await scene.start(link_clients=True)
     cuts = int(scene.scale.pick(gate=400, whole=10_000))
-    within_seconds = scene.scale.pick(gate=8, whole=60)  # on a slow machine there are fewer
+    within_seconds = scene.scale.pick(gate=8, whole=120)  # on a slow machine there are fewer
 
     async def faults(_run) -> None:
         with scene.fault("every response is cut"):
@@ -49,7 +52,7 @@ async def test_cut_at_any_byte(scene):
     scene.notes["cuts"] = len(ends)
     scene.notes["of them within a character"] = within = sum(_ends_within_a_character(last) for last in ends)
     scene.notes["of them between id and blank line"] = unfinished = sum(_ends_behind_an_id(last) for last in ends)
-    assert len(ends) > cuts / 10
+    assert len(ends) > 0.8 * cuts
     assert within > 0, "none was cut within a character"
     assert unfinished > 0, "none was cut behind an id"
 
@@ -83,28 +86,35 @@ def _ends_behind_an_id(data: bytes) -> bool:
 
 @pytest.mark.scenario(
     "F56",
-    "A user gets 500 messages a second, and all his clients reconnect every 200 ms",
+    "A user gets 500 messages a second for a minute, and all his clients reconnect every 200 ms",
     "catch-up meets live messages: no gap, none twice",
     gate=True,
-    seconds=60,
+    seconds=75,
+    pictured=True,
 )
 async def test_catching_up_against_live_sends(scene):
     """Protocol 5.1, 5.4: subscribed first, then read; what is in both comes once."""
     await scene.start()
-    reconnects = 0
+    seconds, reconnects = scene.scale.pick(gate=2.5, whole=60), 0
+    rate = scene.scale.pick(gate=150, whole=500)
 
     async def faults(run) -> None:
-        nonlocal reconnects
-        began_at, seconds = time.monotonic(), scene.scale.pick(gate=2.5, whole=30)
+        nonlocal seconds, reconnects
+        began_at = time.monotonic()
         with scene.fault("clients reconnect every 200 ms"):
             while (now := time.monotonic() - began_at) < seconds:
                 device = run.devices[reconnects % len(run.devices)]
                 device.reconnect()
                 reconnects += 1
                 await asyncio.sleep(max(0, reconnects * RECONNECT_SECONDS / len(run.devices) - now))
+        seconds = time.monotonic() - began_at
 
     hot = {"users": 2, "groups": 0, "direct_pairs": 1, "devices_per_user": 2}
-    played = await scene.play(faults, sends_per_second=scene.scale.pick(gate=150, whole=500), **hot)
+    played = await scene.play(faults, sends_per_second=rate, **hot)
+    devices, summary = len(played.history.devices), played.summary
     scene.notes["reconnects"] = reconnects
-    scene.notes["streams opened"] = opened = len(played.history.streams)
-    assert opened > min(reconnects, 50) / 2
+    scene.notes["streams opened"] = opened = summary.streams - devices
+    scene.notes["sends a second"] = round(summary.stored / (seconds + TAIL_SECONDS))
+    assert reconnects > devices * seconds / RECONNECT_SECONDS * REACHED_SHARE
+    assert opened > reconnects * REACHED_SHARE
+    assert summary.stored > rate * seconds * REACHED_SHARE

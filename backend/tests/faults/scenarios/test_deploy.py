@@ -12,17 +12,19 @@ import pytest
 
 from tests.faults.kit.cluster import Cluster
 from tests.faults.kit.scene import Played, Scene
+from tests.faults.scenarios.calm import Span, delivery_p99
 from tests.faults.scenarios.steps import longest_silence, metric, port_of, until_connected
 from tests.history.run import Run
 from tests.support.commands import children_of, eventually, running
 from tests.support.ports import free_port
 from tests.support.processes import client_ports
 from tests.support.proxies import needs, replaced, start_proxy
-from tests.support.servers import API_KEY, JWT_SECRET
+from tests.support.servers import API_KEY, JWT_SECRET, token_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 CHECK_SECONDS = 2.5  # until HAProxy has seen that a server is back
+EVENT_SECONDS = 1.0  # from a send to its event
 
 
 @asynccontextmanager
@@ -54,14 +56,22 @@ async def roll(scene: Scene, program: str) -> Played:
 
     async with proxies_in_front(cluster, program):
         played = await scene.play(faults)
-    statuses = {stream.status for stream in played.history.streams}
+    last = {stream.device: stream for stream in played.history.streams}  # may have been opening when the run ended
+    statuses = {
+        stream.status for stream in played.history.streams if stream.status or stream is not last[stream.device]
+    }
     assert statuses == {200}, "EventSource would have given up"
     assert longest_silence(played) < scene.scale.heartbeat_seconds + 5, "something holds events back"
     return played
 
 
 @needs["nginx"]
-@pytest.mark.scenario("F39a", "Both processes restarted in turn behind nginx, twice", "no stream is refused for ever")
+@pytest.mark.scenario(
+    "F39a",
+    "Both processes restarted in turn behind nginx, twice",
+    "no stream is refused for ever",
+    pictured=True,
+)
 async def test_a_rolling_restart_behind_nginx(scene):
     """Protocol 4.7, 7.1, 7.4: with the configuration of deploy/."""
     await roll(scene, "nginx")
@@ -141,19 +151,29 @@ def four(children: list[int]) -> list[int]:
 @needs["nginx"]
 @needs["haproxy"]
 @pytest.mark.scenario(
-    "F62", "Proxies that end what is idle for 15 s, and compress", "no stream ends; events come at once"
+    "F62",
+    "Proxies that end what is idle for 15 s, buffer where nobody says otherwise, and compress",
+    "no stream ends; none is compressed, also where that is asked for; events come at once",
+    seconds=45,
 )
 async def test_proxies_with_little_patience(scene):
-    """Protocol 7.4: heartbeats keep an idle stream open."""
+    """Protocol 7.4, 4.1: heartbeats keep an idle stream open, and headers tell proxies to let it through."""
     cluster = await scene.start()
+    calm = Span()
 
     def impatient(text: str) -> str:
         if "proxy_read_timeout" in text:
-            return replaced(text, {"proxy_read_timeout 60s;": "proxy_read_timeout 15s; send_timeout 15s;"})
+            times = {"proxy_read_timeout 60s;": "proxy_read_timeout 15s; send_timeout 15s;"}
+            return replaced(text, times | {"proxy_buffering off;": "proxy_buffering on;"})
         return replaced(text, {"timeout client 60s": "timeout client 15s", "timeout server 60s": "timeout server 15s"})
 
-    async def faults(_run: Run) -> None:
-        await asyncio.sleep(scene.scale.pick(gate=4, whole=33))
+    async def faults(run: Run) -> None:
+        with calm:
+            for port in cluster.front_ports:
+                head = await head_of_a_stream(port, run.plan.users[0])
+                assert head.startswith("http/1.1 200 ")
+                assert "content-encoding" not in head
+            await asyncio.sleep(scene.scale.pick(gate=4, whole=33))
 
     # Four pairs talk now and then; all the others are idle to the end.
     shape = {"users": 40, "groups": 0, "direct_pairs": 4, "sends_per_second": 2}
@@ -161,5 +181,23 @@ async def test_proxies_with_little_patience(scene):
         played = await scene.play(faults, **shape)
     streams, devices = len(played.history.streams), len(played.history.devices)
     assert streams == devices, "an idle stream was ended"
-    slowest = played.slowest_delivery()
-    assert slowest < 1
+    p99, slowest = delivery_p99(played, calm), played.slowest_delivery()
+    scene.notes["p99 of deliveries, s"] = round(p99, 3)
+    assert p99 < EVENT_SECONDS
+    assert slowest < 3 * EVENT_SECONDS
+
+
+async def head_of_a_stream(port: int, user: str) -> str:
+    """Ask for a compressed stream, and wait until it says, in plain text, that it is open."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(
+            f"GET /api/v1/messages/stream?user_id={user} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Authorization: Bearer {token_for(user)}\r\nAccept-Encoding: gzip, deflate, br\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"event: connected\n")
+        return head.decode().lower()
+    finally:
+        writer.transport.abort()

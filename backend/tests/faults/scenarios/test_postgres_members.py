@@ -14,13 +14,16 @@ from tests.support.streams import StreamClient
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 MISSED = 900  # below 1,000, where a replay would be a `resync`
+TYPISTS, TYPING_PAUSE_SECONDS = 20, 2.0  # one of them is heard every tenth of a second
+TYPING_ENDS_SECONDS = 1.0
 PADDING = "m" * 3000  # so that a replay is longer than what a client is given ahead
 
 
 @pytest.mark.scenario(
     "F68",
     "members are removed from groups while they receive, and while they catch up",
-    "nothing that was committed after the removal reaches them; typing ends within a second",
+    "nothing that was committed after the removal reaches them; they hear typing no longer, within a second; others do",
+    seconds=27.0,
 )
 async def test_members_are_removed_while_they_receive(scene):
     """Protocol 2.3, 3.7, 5.3."""
@@ -36,7 +39,12 @@ async def test_members_are_removed_while_they_receive(scene):
                 await asyncio.sleep(0.2)
             await rounds
 
-    await scene.play(faults, removals_per_second=8, sends_per_second=scene.scale.pick(gate=60, whole=150))
+    await scene.play(
+        faults,
+        removals_per_second=8,
+        sends_per_second=scene.scale.pick(gate=60, whole=170),
+        typing_share=0.1,
+    )
     assert await wrong_rows(cluster) == []
     assert defects(cluster) == []
 
@@ -51,54 +59,80 @@ async def _remove_while_live(servers) -> None:
     """Both processes announce sends and typing to the group; one of them removes a member."""
     here, there = servers
     ada, bob, cleo = new_user("ada"), new_user("bob"), new_user("cleo")
-    await here.know(ada, bob, cleo)
-    group = await here.group(ada, bob, cleo)
-    stream = await StreamClient(here, bob).connected()
+    typists = [new_user("typist") for _ in range(TYPISTS)]
+    await here.know(ada, bob, cleo, *typists)
+    group = await here.group(ada, bob, cleo, *typists)
+    removed, witness = await StreamClient(here, bob).connected(), await StreamClient(here, cleo).connected()
     sent_after_removal: set[str] = set()
     is_removed = False
 
     async def send() -> None:
         while True:
             began_after = is_removed
-            message = await there.post(cleo, group, "x")
+            message = await there.post(ada, group, "x")
             if began_after:
                 sent_after_removal.add(message["id"])
 
-    async def type_on() -> None:
+    async def type_on(place: int) -> None:
+        await asyncio.sleep(place * TYPING_PAUSE_SECONDS / TYPISTS)
         while True:
-            status, _ = await there.call("POST", f"/conversations/{group}/typing", user=cleo, json={"is_typing": True})
+            server = servers[place % 2]  # always the same, which hears everybody once in two seconds
+            status, _ = await server.call(
+                "POST", f"/conversations/{group}/typing", user=typists[place], json={"is_typing": True}
+            )
             assert status < 300
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(TYPING_PAUSE_SECONDS + 0.05)
 
-    busy = [asyncio.create_task(send()), asyncio.create_task(type_on())]
+    # Read without a pause: an event's time is when it was read.
+    busy = [asyncio.create_task(work) for work in (send(), _read_on(removed), _read_on(witness))]
+    busy += [asyncio.create_task(type_on(place)) for place in range(TYPISTS)]
     try:
         for name in ("new_message", "typing_status"):  # it would be seen
-            await stream.until(name, 10)
+            await _until_heard(removed, name)
         status, _ = await here.call("DELETE", f"/conversations/{group}/members/{bob}", user=ada)
         assert status == 204
         is_removed, removed_at = True, time.monotonic()
-        await asyncio.sleep(1.5)
-        while True:  # all that came until now
-            try:
-                await stream.next(0.2)
-            except TimeoutError:
-                break
+        await asyncio.sleep(2 * TYPING_PAUSE_SECONDS)
+        failed = [task for task in busy if task.done()]
+        assert not failed, failed
     finally:
         for task in busy:
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
-        stream.cut()
+        removed.cut()
+        witness.cut()
     assert len(sent_after_removal) > 3
-    leaked = [
-        event for event in stream.events if event.name == "new_message" and event.json["id"] in sent_after_removal
-    ]
+    assert sent_after_removal & _messages(witness), "nobody heard of what was sent after the removal"
+    leaked = sent_after_removal & _messages(removed)
     assert len(leaked) == 0, f"{len(leaked)} messages sent after the removal"
-    late = [event.at - removed_at for event in stream.events if event.name == "typing_status"]
-    assert max(late) < 1, f"somebody was seen typing {max(late):.1f} s after the removal"
+    heard_late = [at - removed_at for at in _typing(witness) if at > removed_at + TYPING_ENDS_SECONDS]
+    assert len(heard_late) > TYPISTS / 2, f"nobody typed any more: {heard_late}"
+    late = max(_typing(removed)) - removed_at
+    assert late < TYPING_ENDS_SECONDS, f"somebody was seen typing {late:.1f} s after the removal"
     farewells = [
-        event for event in stream.events if event.name == "conversation_updated" and event.json["role"] is None
+        event for event in removed.events if event.name == "conversation_updated" and event.json["role"] is None
     ]
     assert len(farewells) == 1, "the removed was not told so"
+
+
+async def _read_on(client: StreamClient) -> None:
+    while True:
+        await client.next(30)
+
+
+async def _until_heard(client: StreamClient, name: str) -> None:
+    async with asyncio.timeout(10):
+        while not any(event.name == name and event.data for event in client.events):
+            await asyncio.sleep(0.02)
+
+
+def _messages(client: StreamClient) -> set[str]:
+    return {event.json["id"] for event in client.events if event.name == "new_message" and event.data}
+
+
+def _typing(client: StreamClient) -> list[float]:
+    """When somebody was seen typing."""
+    return [event.at for event in client.events if event.name == "typing_status"]
 
 
 async def _remove_while_catching_up(servers) -> None:

@@ -1,26 +1,24 @@
-"""What PostgreSQL stands on gives way: a full disk, a backup put back, rows that are written for hours."""
+"""What PostgreSQL stands on gives way: a full disk, rows that are written for hours."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from app.db.operations import renew_epoch
-from app.db.pool import Database
 from tests.faults.kit.cluster import PostgresNode
-from tests.faults.kit.postgres import defects, failed_when_well, kept_streams, wrong_rows
+from tests.faults.kit.postgres import BACK_SECONDS, defects, failed_when_well, kept_streams, wrong_rows
+from tests.faults.kit.probes import LIST, Answer, complaints, probing, until_well
 from tests.faults.kit.vitals import leaks, vitals_of
 from tests.support.servers import Server, new_user
-from tests.support.streams import StreamClient
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -46,7 +44,9 @@ async def small_disk(scene) -> AsyncIterator[Path]:
 @pytest.mark.scenario(
     "F30",
     "PostgreSQL's disk is full: first for its tables, then for its log of changes, too",
-    "503, never a 201 that is not stored; streams stay open; with room again all goes on by itself",
+    "503, never a 201 that is not stored; reads go on while it runs, streams always; with room again all by itself",
+    seconds=32.0,
+    mounts=True,
 )
 async def test_the_disk_is_full(scene, small_disk):
     """Protocol 1.1, 2.5, 8.2."""
@@ -58,8 +58,15 @@ async def test_the_disk_is_full(scene, small_disk):
     cluster = await scene.start()
     filler = small_disk / "filler"
     restarts = 0
+    probes: list[Answer] = []
 
-    async def faults(_run) -> None:
+    async def faults(run) -> None:
+        async with probing(cluster, run.plan.users[0], probes):
+            await fill_the_disk()
+            await until_well(probes, within_seconds=BACK_SECONDS)
+            await asyncio.sleep(BACK_SECONDS)
+
+    async def fill_the_disk() -> None:
         nonlocal restarts
         await asyncio.sleep(2)
         with scene.fault("the disk is full"):
@@ -74,9 +81,8 @@ async def test_the_disk_is_full(scene, small_disk):
             if not cluster.postgres.process.running:  # what the host's supervisor would do
                 restarts += 1
                 await cluster.postgres.start()
-        await asyncio.sleep(7)
 
-    played = await scene.play(faults)
+    played = await scene.play(faults, changes_share=0.02, reads_share=0.02)
     panics = sum(log.read_text(errors="replace").count("PANIC") for log in logs.iterdir())
     assert panics > 0, "the log of changes still had room"
     scene.notes["crashes of PostgreSQL"], scene.notes["of which it had to be started"] = panics, restarts
@@ -84,6 +90,12 @@ async def test_the_disk_is_full(scene, small_disk):
     statuses = {each.status for each in played.history.attempts if begin + 1 <= each.invoked_at <= end}
     assert 503 in statuses, "nobody noticed that the disk was full"
     assert statuses <= {200, 201, 503}
+    assert complaints(probes, played.history.faults, back_seconds=BACK_SECONDS) == set()
+    first_refused = min(each.invoked_at for each in played.history.attempts if each.status == 503)
+    read = [answer for answer in probes if answer.path == LIST and first_refused < answer.invoked_at < end]
+    scene.notes["reads while the disk was full"] = len(read)
+    scene.notes["of these answered"] = sum(answer.status == 200 for answer in read)
+    assert any(answer.status == 200 for answer in read), "nothing could be read"
     assert kept_streams(played.history), "a stream has ended"
     failed = failed_when_well(played.history)
     assert failed == 0, f"{failed} sends failed though there was room again"
@@ -96,7 +108,7 @@ def _fill(disk: Path, filler: Path) -> None:
     room = os.statvfs(disk)
     free = room.f_bavail * room.f_frsize
     if free > 0:
-        with filler.open("ab") as file:
+        with filler.open("ab") as file, suppress(OSError):  # PostgreSQL was quicker
             os.posix_fallocate(file.fileno(), file.tell(), free)
 
 
@@ -114,122 +126,9 @@ async def _begin_a_piece_of_log(postgres: PostgresNode) -> None:
 
 
 @pytest.mark.scenario(
-    "F33",
-    "a backup is put back: once while Gapless runs, once with all of it stopped",
-    "every client is told to reload, whatever its cursor; then all goes on without a hole",
-)
-async def test_a_backup_is_put_back(scene):
-    """Protocol 2.4, 6.1, 6.2, 6.4: with `gapless restored` after it, as the operations page says."""
-    cluster = await scene.start()
-    before = await vitals_of(cluster)
-    for is_running in (True, False):
-        await _put_back(scene, is_running=is_running)
-    assert await leaks(cluster, before) == []
-    assert await wrong_rows(cluster) == []
-
-
-async def _put_back(scene, *, is_running: bool) -> None:
-    cluster = scene.cluster
-    here, there = cluster.servers
-    ada, bob, cleo = new_user("ada"), new_user("bob"), new_user("cleo")
-    await here.know(ada, bob, cleo)
-    kept = [await here.send(ada, bob, f"kept {number}") for number in range(5)]
-    clients = {"at the backup": await _opened(here, bob)}
-    await _copy(cluster.postgres, "postgres", "backup")
-
-    # Goes on beyond the backup, with numbers that the restored database will give again.
-    conversation_id = kept[0]["conversation_id"]
-    lost = [await there.send(ada, bob, f"lost {number}") for number in range(7)]
-    clients |= {name: await _opened(server, bob) for name, server in (("beyond", here), ("still open", there))}
-    await _heard(clients["at the backup"], len(lost))
-    for name in ("at the backup", "beyond"):
-        clients[name].cut()
-    old_cursors = {name: client.cursor for name, client in clients.items()}
-    seen_before = {name: len(client.events) for name, client in clients.items()}
-
-    if not is_running:
-        clients["still open"].cut()
-        await asyncio.gather(*(server.terminate() for server in cluster.servers))
-    await cluster.postgres.stop_fast()
-    _swap_in(cluster.postgres, "backup", "postgres")
-    await cluster.postgres.start()
-    database = Database(cluster.postgres.url)
-    await renew_epoch(database)  # what `gapless restored` does
-    await database.close()
-    if not is_running:
-        await asyncio.gather(*(server.start() for server in cluster.servers))
-
-    again = await _until_sent(here, ada, bob, lost[3])
-    assert again["id"] != lost[3]["id"], "a message that the database forgot came back"
-    assert again["seq"] == len(kept) + 1
-    new = [await there.send(cleo, bob, f"new {number}") for number in range(20)]  # past every old cursor
-    for name, client in clients.items():
-        if client.is_closed:
-            await client.open()
-        assert client.cursor == old_cursors[name] or name == "still open"
-        resync = await client.until("resync", 3 * scene.scale.heartbeat_seconds)
-        assert (resync.json["scope"], resync.json["reason"]) == ("all", "epoch"), name
-    last = await here.send(ada, bob, "the last")
-    for name, client in clients.items():
-        await _heard_of(client, last["id"])
-        events = client.events[seen_before[name] :]
-        place = next(place for place, event in enumerate(events) if event.name == "resync")
-        assert not [event for event in events[:place] if event.name == "new_message"], f"{name}: foreign data"
-        seqs = [int(event.id.split(".")[1]) for event in events[place:] if event.id]
-        assert seqs == list(range(seqs[0], len(kept) + len(new) + 3)), f"{name}: {seqs}"
-        client.cut()
-    status, changes = await here.call("GET", f"/conversations/{conversation_id}/changes?after_rev=1000", user=bob)
-    assert (status, changes["rev"] < 1000) == (200, True), "a copy from before is not told that it is one"
-
-
-async def _opened(server: Server, user: str) -> StreamClient:
-    return await StreamClient(server, user).connected()
-
-
-async def _heard(client: StreamClient, count: int) -> None:
-    while len(client.contents) < count:
-        await client.until("new_message")
-
-
-async def _heard_of(client: StreamClient, message_id: str) -> None:
-    while (await client.until("new_message")).json["id"] != message_id:
-        pass
-
-
-async def _until_sent(server: Server, sender: str, recipient: str, message: dict) -> dict:
-    """Repeat a send with its key, as its client does, until it is known what became of it."""
-    body = {
-        "recipient_id": recipient,
-        "content": message["content"],
-        "client_message_id": message["client_message_id"],
-    }
-    async with asyncio.timeout(15):
-        while True:
-            status, answer = await server.call("POST", "/messages/send", user=sender, json=body)
-            if status in {200, 201}:
-                assert status == 201
-                return answer
-            assert status == 503, answer
-            await asyncio.sleep(0.1)
-
-
-async def _copy(postgres: PostgresNode, name: str, to: str) -> None:
-    """A backup of the plainest kind: stop, copy, start."""
-    await postgres.stop_fast()
-    shutil.rmtree(postgres.folder / to, ignore_errors=True)
-    shutil.copytree(postgres.folder / name, postgres.folder / to, symlinks=True)
-    await postgres.start()
-
-
-def _swap_in(postgres: PostgresNode, backup: str, name: str) -> None:
-    shutil.rmtree(postgres.folder / name)
-    (postgres.folder / backup).rename(postgres.folder / name)
-
-
-@pytest.mark.scenario(
     "F35",
     "the same few users are written to without a pause",
-    "the rows that count their messages stay in a few pages; the last minute is as fast as the first",
+    "the rows that count their messages stay within 512 KB; p99 of the second half is below twice the first sixth's",
     seconds=150.0,
 )
 @pytest.mark.timeout(3900)
@@ -254,7 +153,7 @@ async def test_the_rows_that_count_are_written_for_long(scene):
     scene.notes["first p99, ms"], scene.notes["last p99, ms"] = round(p99s[0] * 1000), round(p99s[-1] * 1000)
     scene.notes["table of counters, KB"] = sizes[-1]
     scene.notes["messages"] = await _messages(cluster)
-    assert sizes[-1] <= 1024, f"the table of {len(users)} rows grew to {sizes} KB"
+    assert sizes[-1] <= 512, f"the table of {len(users)} rows grew to {sizes} KB"
     # The slower half against the first: one slow moment of the machine is no trend.
     assert statistics.median(p99s[3:]) < 2 * max(p99s[0], 0.02), f"p99 in ms: {[round(p * 1000) for p in p99s]}"
     assert await leaks(cluster, before) == []
