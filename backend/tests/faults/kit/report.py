@@ -20,6 +20,7 @@ BEGIN, END = "<!-- scenarios:begin -->", "<!-- scenarios:end -->"
 PICTURES = Path("images", "faults")
 FIGURES = ("sends", "deliveries", "longest delay", "slowest answer", "seed")
 NONE = "-"  # a scenario without load
+LONG_NOTE = 80  # characters
 NOT_PLAYED: Row = {"passed": False, "seconds": 0.0}
 
 
@@ -63,12 +64,12 @@ def as_markdown(rows: Sequence[Row], pictured: Iterable[Row]) -> str:
         f"{len(played)} scenarios, {held} held. {' to '.join(dict.fromkeys([days[0], days[-1]]))}, commit {commits}.",
         f"Machine: {'; '.join(sorted({row['machine'] for row in played}))}.",
         "",
-        _cells("", "scenario", "expected, beside what always is", "result", *FIGURES),
-        _cells(*["---"] * (4 + len(FIGURES))),
+        _cells("", "scenario", "expected, beside what always is", "result", "seen", *FIGURES),
+        _cells(*["---"] * (5 + len(FIGURES))),
     ]
     for row in rows:
         verdict = "held" if row["passed"] else "**broken**" if _is_broken(row) else f"not played: {row['not_played']}"
-        lines.append(_cells(row["number"], row["title"], row["expect"] + _notes(row), verdict, *_figures(row)))
+        lines.append(_cells(row["number"], row["title"], row["expect"], verdict, _notes(row), *_figures(row)))
     for row in pictured:
         file = (PICTURES / f"{row['number']}.svg").as_posix()
         lines += ["", f"![{row['number']}, {row['title']}: sends, deliveries and delays over time]({file})"]
@@ -118,9 +119,11 @@ def _answer(row: Row) -> str:
 
 
 def _notes(row: Row) -> str:
-    said = "; ".join(f"{name}: {value:,g}" if isinstance(value, float | int) else f"{name}: {value}"
-                     for name, value in row.get("notes", {}).items())  # fmt: skip
-    return f" ({said})" if said else ""
+    """What the scenario noted, in words; a whole schedule is for whoever plays it again."""
+    notes = {name: f"{value:,g}" if isinstance(value, float | int) else str(value)
+             for name, value in row.get("notes", {}).items()}  # fmt: skip
+    said = "; ".join(f"{name.replace('_', ' ')}: {text}" for name, text in notes.items() if len(text) < LONG_NOTE)
+    return said or NONE
 
 
 if __name__ == "__main__":
