@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
@@ -41,6 +42,8 @@ GRACEFUL_SECONDS: Final = 12
 KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual proxy keeps an idle connection: it closes first
 GC_THRESHOLD: Final = 50_000  # more made than gone: with the default of 700 the collector is half of a storm's work
 HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a request, to the end of its headers
+ACCEPT_SECONDS: Final = 1.0  # after a signal, for what had come before; it ends when nobody comes for some turns
+QUIET_TURNS: Final = 10
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request line with its headers, or of trailers
 RESERVED_FILES: Final = 100  # that no stream takes: for PostgreSQL, Redis, probes and requests
 
@@ -208,6 +211,19 @@ class Server(uvicorn.Server):
         self._loop.set_exception_handler(_on_failed_callback)
         await super().startup(sockets)
         _spare_the_collector()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener and what is idle, once what had come before is accepted and read.
+
+        Else whoever had to wait for this process, busy or stopped, is reset and has no answer.
+        """
+        connections = self.server_state.connections
+        ends_at, quiet_turns = time.monotonic() + ACCEPT_SECONDS, 0
+        while quiet_turns < QUIET_TURNS and time.monotonic() < ends_at:  # a turn accepts one
+            before = len(connections)
+            await asyncio.sleep(0)
+            quiet_turns = quiet_turns + 1 if len(connections) == before else 0
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain. A second Ctrl-C does not wait."""

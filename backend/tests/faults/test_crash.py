@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 import uuid
 
@@ -34,6 +35,23 @@ async def test_a_message_committed_but_never_published_arrives_within_a_heartbea
     await healthy.send(ada, bob, "next")
     assert [m["content"] for m in await stream.messages(1)] == ["next"]
     assert stream.seqs == [1, 2]
+
+
+async def test_what_had_come_before_a_sigterm_is_answered(start_server):
+    """Protocol 7.1: a process that was busy, or stood still, has not accepted yet who waits for it."""
+    server = await start_server()
+    ada, bob = new_user("ada"), new_user("bob")
+    await server.know(ada, bob)
+    await asyncio.gather(*(server.send(ada, bob) for _ in range(20)))  # connections that are kept
+    server.signal(signal.SIGSTOP)
+    body = {"recipient_id": bob, "content": "waits"}
+    sends = [asyncio.create_task(server.call("POST", "/messages/send", user=ada, json=body)) for _ in range(60)]
+    await asyncio.sleep(0.5)  # all are with the kernel: nobody can tell
+    server.signal(signal.SIGTERM)
+    server.signal(signal.SIGCONT)
+    assert {status for status, _ in await asyncio.gather(*sends)} == {201}
+    assert server.process is not None
+    assert await asyncio.to_thread(server.process.wait, 20) == 0
 
 
 async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothing(start_server, open_stream):
