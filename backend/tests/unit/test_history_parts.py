@@ -48,6 +48,14 @@ def test_a_stream_is_read_the_same_however_it_is_cut(ends: bytes, cuts: list[int
     assert (response.status, response.is_complete) == (200, True)
 
 
+def test_a_response_of_a_known_length_ends_there_and_not_with_its_connection():
+    response = ResponseParser()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 13\r\n\r\n"
+    assert (response.feed(head), response.is_complete) == (b"", False)
+    assert (response.feed(b"retry: 2000"), response.is_complete) == (b"retry: 2000", False)
+    assert (response.feed(b"\n\n"), response.is_complete) == (b"\n\n", True)
+
+
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     return [data[start:end] for start, end in pairwise(edges)]
