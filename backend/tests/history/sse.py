@@ -64,13 +64,14 @@ def parse_block(block: bytes) -> Block:
 
 
 class ResponseParser:
-    """The head of a response, then its body: chunked, or up to the end of the connection."""
+    """The head of a response, then its body: chunked, of a known length, or up to the end of the connection."""
 
     def __init__(self) -> None:
         self.status = 0
         self.is_complete = False
         self._is_chunked = False
         self._left = 0  # of the chunk that has begun, its line break included
+        self._length: int | None = None  # what is still to come of a body whose length was told
         self._buffer = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -81,6 +82,9 @@ class ResponseParser:
         if self._is_chunked:
             return self._read_chunks()
         body, self._buffer = self._buffer, b""
+        if self._length is not None:
+            self._length -= len(body)
+            self.is_complete = self._length <= 0
         return body
 
     def _read_head(self) -> bool:
@@ -90,6 +94,8 @@ class ResponseParser:
         self._buffer = rest
         lines = head.lower().split(b"\r\n")
         self.status = int(lines[0].split()[1])
+        lengths = [int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")]
+        self._length = lengths[0] if lengths else None
         self._is_chunked = any(line.replace(b" ", b"") == b"transfer-encoding:chunked" for line in lines)
         return True
 
