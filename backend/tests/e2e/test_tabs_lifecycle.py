@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
@@ -14,6 +16,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(120)]
 
 A_MOMENT_SECONDS = 1.0
 """For so long the server may hold the old stream beside the new one: until the end of a connection has reached it."""
+
+
+STILL_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -96,6 +101,26 @@ async def test_the_leader_hangs_and_stands_down_when_it_comes_back(desk: Desk, r
         await eventually(lambda: desk.streams.now == 1, seconds=10)
         assert not await leader.leads()
     assert desk.streams.now == 1
+
+
+async def test_the_whole_browser_stands_still_and_nobody_takes_over(desk: Desk):
+    """A laptop that sleeps: every tab has heard nothing for long, and none may take that for a dead leader."""
+    leader = await desk.leader()
+    assert desk.context.browser is not None
+    session = await desk.context.browser.new_browser_cdp_session()
+    processes = [each["id"] for each in (await session.send("SystemInfo.getProcessInfo"))["processInfo"]]
+    async with desk.while_bob_writes(pause_seconds=0.5):
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(STILL_SECONDS)
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+        await leader.is_live()
+        await desk.said(20)
+        assert await leader.leads()
+    assert_one_stream(desk)
 
 
 def assert_one_stream(desk: Desk) -> None:
