@@ -11,6 +11,8 @@ from typing import Any
 WIDTH, LEFT, RIGHT, TOP = 760, 64, 14, 58
 PANEL_HEIGHT, GAP = 74, 26
 LABEL_PIXELS = 6.3  # of a character, about
+LONG_TITLE = 90  # characters
+
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #52514e }
 .title { font-size: 14px; font-weight: 600; fill: #0b0b0b }
@@ -64,7 +66,7 @@ def draw(row: dict[str, Any]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
-        f'<text class="title" x="{LEFT}" y="16">{escape(title)}</text>',
+        f'<text class="title" x="{LEFT}" y="16"{_fitted(title)}>{escape(title)}</text>',
     ]
     bottom = TOP + len(panels) * (PANEL_HEIGHT + GAP) - GAP
     for place, (begin, end, name) in enumerate(timeline["faults"]):
@@ -77,6 +79,11 @@ def draw(row: dict[str, Any]) -> str:
         for tick in range(0, math.floor(whole) + 1, step)
     ]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _fitted(title: str) -> str:
+    """Draw a long title narrower, as wide as the picture."""
+    return f' textLength="{WIDTH - LEFT - RIGHT}" lengthAdjust="spacingAndGlyphs"' if len(title) > LONG_TITLE else ""
 
 
 def _panel(panel: Panel, top: float, x_of: Place) -> str:
