@@ -51,20 +51,3 @@ async def test_the_sum_of_slow_answers_is_no_late_answer(server, link):
         await asyncio.sleep(2 * each_way)
     status, _ = await server.call(*read, user=ada)
     assert status == 200
-
-
-async def test_what_is_committed_after_its_answer_was_given_up_is_told(server, link, open_stream):
-    """Protocol 2.4, 8.2: a read position, which no head counts; the repeat would find that it stands already."""
-    ada, bob = new_user("ada"), new_user("bob")
-    await server.know(ada, bob)
-    first, message = await server.send(ada, bob), await server.send(ada, bob)
-    path = f"/conversations/{message['conversation_id']}/read"
-    stream = await open_stream(server, ada)
-    prepared = (server.call("POST", path, user=bob, json={"seq": first["seq"]}) for _ in range(10))
-    await asyncio.gather(*prepared)  # on each connection: or it would be asked once more
-    await stream.until("read_receipt")
-    link.delay_seconds = SLOW_SECONDS
-    status, _ = await server.call("POST", path, user=bob, json={"seq": message["seq"]})
-    assert status == 503
-    receipt = await stream.until("read_receipt", 10)
-    assert (receipt.json["user_id"], receipt.json["last_read_seq"]) == (bob, message["seq"])
