@@ -161,18 +161,13 @@ class _Response:
         """Finish now, with what is awaited; whatever else comes goes nowhere."""
         self._is_given_up = True
         self.status = problem.messages[0]["status"]
-        return self._finish(problem)
+        return _pass_all(problem, self._pass_on)
 
     async def finish_with(self, problem: RenderedProblem) -> None:
-        for message in problem.messages:
-            await self.send(message)
+        await _pass_all(problem, self.send)
 
     async def send(self, message: Message) -> None:
         if not self._is_given_up:
-            await self._pass_on(message)
-
-    async def _finish(self, problem: RenderedProblem) -> None:
-        for message in problem.messages:
             await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:
@@ -190,6 +185,11 @@ class _Response:
         if is_html and b"content-security-policy" not in present:
             headers.append((b"content-security-policy", CONTENT_SECURITY_POLICY))
         return headers
+
+
+async def _pass_all(problem: RenderedProblem, send: Send) -> None:
+    for message in problem.messages:
+        await send(message)
 
 
 def _refusal(error: Exception, scope: Scope) -> RenderedProblem:
