@@ -9,7 +9,7 @@ import pytest
 
 from app.db.operations import renew_epoch
 from app.db.pool import Database
-from tests.faults.kit.cluster import PostgresNode
+from tests.faults.kit.nodes import PostgresNode
 from tests.faults.kit.postgres import wrong_rows
 from tests.faults.kit.vitals import leaks, vitals_of
 from tests.support.servers import Server, new_user

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.faults.kit.cluster import PostgresNode
+from tests.faults.kit.nodes import PostgresNode
 from tests.faults.kit.postgres import BACK_SECONDS, defects, failed_when_well, kept_streams, wrong_rows
 from tests.faults.kit.probes import LIST, Answer, complaints, probing, until_well
 from tests.faults.kit.vitals import leaks, vitals_of

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.faults.kit.cluster import ValkeyNode
+from tests.faults.kit.nodes import ValkeyNode
 from tests.faults.scenarios.calm import CHANGES, Span
 from tests.faults.scenarios.redis_watch import is_back, is_noticed, is_quiet, until_redis, watched, without_redis
 
