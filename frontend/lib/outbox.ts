@@ -17,7 +17,7 @@ export interface Outbox {
   readonly items: ReadonlyMap<string, OutboxItem>;
   /** The same, in the order of writing. */
   readonly line: () => OutboxItem[];
-  /** Resolves with what became of it. */
+  /** Resolves with what became of it; at the signal, with what it is then. */
   readonly send: (request: SendRequest) => Promise<Message>;
   readonly retry: (clientMessageId: string) => void;
   readonly discard: (clientMessageId: string) => void;
@@ -60,6 +60,7 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
   signal.addEventListener("abort", () => {
     waiting.forEach(clearTimeout);
     channel?.close();
+    items.forEach(tellWaiter); // as it is: what waits is sent by another tab, or by the next client
   });
   void restore();
 

@@ -120,7 +120,7 @@ export interface Actions {
   readonly loadOlder: (conversationId: string) => Promise<void>;
   /** Ids of the others who are typing. */
   readonly typing: (conversationId: string) => readonly string[];
-  /** Shows it at once, keeps it until it is sent, and resolves when it is `sent` or `failed`. */
+  /** Shows it at once, keeps it until it is sent, and resolves when it is `sent` or `failed`, or the client is closed. */
   readonly send: (request: SendRequest) => Promise<Message>;
   /** Send a failed message again. */
   readonly retry: (clientMessageId: string) => void;

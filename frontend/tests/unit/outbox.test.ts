@@ -171,6 +171,23 @@ describe("what waits", () => {
     expect(await storage.all()).toEqual([]);
   });
 
+  test("is told as it is to who waits for it, when the client is closed", async () => {
+    const answers: (() => void)[] = [];
+    server.on(SEND, (...given) => answers.push(() => void commit(...given)));
+    const closed = await openTab();
+    const ends = [say(closed, "under way"), say(closed, "waits")];
+    await until(() => answers.length === 1);
+    closed.tab.abort();
+    expect(await Promise.all(ends)).toMatchObject([
+      { content: "under way", status: "sending", error: null },
+      { content: "waits", status: "sending", error: null },
+    ]);
+    server.on(SEND, commit);
+    const next = await openTab();
+    await until(() => next.sent.length === 2);
+    expect(next.sent).toEqual(["under way", "waits"]);
+  });
+
   test("is kept as failed over a reload", async () => {
     server.on(SEND, problem(422, "invalid_request"));
     const before = await openTab();
