@@ -83,12 +83,12 @@ def environment() -> dict[str, str]:
         "app_env": "development",
         "database_url": server.database_url,
         "redis_url": server.redis_url,
-        "auth_jwt_secret": find_secret("auth_jwt_secret") or "",
-        "server_api_key": find_secret("server_api_key") or "",
+        "auth_jwt_secret": find_secret("auth_jwt_secret"),
+        "server_api_key": find_secret("server_api_key"),
     }
     if os.environ.get("AUTH_JWKS_URL"):
         del found["auth_jwt_secret"]
-    return {name: value for name, value in found.items() if not os.environ.get(name.upper())}
+    return {name: value for name, value in found.items() if value and not os.environ.get(name.upper())}
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -28,6 +28,7 @@ _ENVIRONMENT_HEAD = """\
 #
 # Copy it to .env, take the # from what you set, and load it before a command:
 #   set -a; . ./.env; set +a; gapless serve
+# A blank value is the same as none.
 # `gapless config` shows what is in force and where it comes from.
 """
 

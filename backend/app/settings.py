@@ -24,20 +24,14 @@ def _words(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
-def _blank_is_none(value: object) -> object:
-    """Take `NAME=` in an environment file for "not set"."""
-    return None if value == "" else value
-
-
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 
 
 class Settings(BaseSettings):
     """The settings in force. Names are those of the environment variables, in capitals there."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, case_sensitive=False)
+    # `NAME=` in an environment file is the same as no line.
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, case_sensitive=False, env_ignore_empty=True)
 
     app_env: AppEnv = Field(AppEnv.PRODUCTION, description="`gapless dev` sets development; nothing else should.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -49,21 +43,21 @@ class Settings(BaseSettings):
         description="Prometheus metrics, on 127.0.0.1; each worker adds its number. Unset: no metrics port.",
     )
     workers: int = Field(1, ge=1, le=64, description="Processes of `gapless serve`. One per core is a good start.")
-    database_url: OptionalText = Field(
+    database_url: str | None = Field(
         None, description="postgresql://user:password@host/database. `gapless dev` starts its own when unset."
     )
-    redis_url: OptionalText = Field(
+    redis_url: str | None = Field(
         None, description="redis://, rediss:// or unix://, Redis or Valkey. `gapless dev` starts its own when unset."
     )
-    auth_jwt_secret: OptionalSecret = Field(
+    auth_jwt_secret: SecretStr | None = Field(
         None, description="Secret your app signs its users' tokens with (HS256), 32 bytes or more."
     )
-    auth_jwks_url: OptionalText = Field(
+    auth_jwks_url: str | None = Field(
         None, description="Where your identity provider publishes its keys (RS256, ES256, EdDSA). Not with a secret."
     )
-    auth_issuer: OptionalText = Field(None, description="Required `iss` of a token, when set.")
-    auth_audience: OptionalText = Field(None, description="Required `aud` of a token, when set.")
-    server_api_key: OptionalSecret = Field(
+    auth_issuer: str | None = Field(None, description="Required `iss` of a token, when set.")
+    auth_audience: str | None = Field(None, description="Required `aud` of a token, when set.")
+    server_api_key: SecretStr | None = Field(
         None, description="Key of your app's server (X-API-Key), 32 bytes or more. Unset: no server API."
     )
     cors_origins: Words = Field((), description="Exact origins that may call from a browser, separated by commas.")

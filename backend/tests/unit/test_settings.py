@@ -69,6 +69,11 @@ def test_tokens_are_checked_by_one_family_of_algorithms(monkeypatch: pytest.Monk
     read(monkeypatch, AUTH_JWKS_URL="https://id.example.com/keys", AUTH_JWT_SECRET=None)
 
 
+def test_a_blank_value_is_the_same_as_none(monkeypatch: pytest.MonkeyPatch):
+    blank = {name.upper(): "" for name in Settings.model_fields if name.upper() not in PRODUCTION}
+    assert read(monkeypatch, **blank) == read(monkeypatch, **dict.fromkeys(blank))
+
+
 def test_lists_are_separated_by_commas_or_blanks(monkeypatch: pytest.MonkeyPatch):
     settings = read(monkeypatch, CORS_ORIGINS="https://a.example, http://localhost:5173", ALLOWED_HOSTS="a b")
     assert settings.cors_origins == ("https://a.example", "http://localhost:5173")
