@@ -7,7 +7,6 @@ from pydantic import ValidationError
 from app.embedded_process import EmbeddedError
 from app.errors import GaplessError
 from app.exits import CommandError, Exit
-from app.startup import StartupError
 
 
 def explain(error: BaseException) -> tuple[list[str], Exit] | None:
@@ -17,7 +16,7 @@ def explain(error: BaseException) -> tuple[list[str], Exit] | None:
             return [str(error)], error.code
         case ValidationError():
             return setting_sentences(error), Exit.CONFIG
-        case StartupError() | EmbeddedError():
+        case EmbeddedError():
             return [str(error)], Exit.FAILED
         case GaplessError():
             return [f"PostgreSQL does not answer: {type(error.__cause__).__name__}."], Exit.UNAVAILABLE

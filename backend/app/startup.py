@@ -11,6 +11,7 @@ import structlog
 
 from app.db.migrate import current_revision, is_recent, newest_revision
 from app.errors import UnavailableError
+from app.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from app.db.pool import Database
@@ -25,7 +26,7 @@ HOPELESS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.ClientConfig
 _log = structlog.get_logger(__name__)
 
 
-class StartupError(Exception):
+class StartupError(CommandError):
     """The server cannot keep its promise in this environment."""
 
 
@@ -60,7 +61,7 @@ async def _wait_for(database: Database) -> None:
                 raise StartupError(msg) from error
             if time.monotonic() > deadline:
                 msg = f"PostgreSQL at DATABASE_URL does not answer: {type(error.__cause__).__name__}."
-                raise StartupError(msg) from error
+                raise StartupError(msg, Exit.UNAVAILABLE) from error
             _log.warning("waiting_for_postgresql", error=type(error.__cause__).__name__)
             await asyncio.sleep(1)
         else:

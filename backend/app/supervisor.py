@@ -82,8 +82,8 @@ class _Supervisor:
             code = await self._run_worker(number)
             if self._stopping.is_set():
                 return
-            if is_first and code in {Exit.FAILED, Exit.CONFIG}:
-                # It has said why, and trying again would not change that.
+            if is_first and code in {Exit.FAILED, Exit.UNAVAILABLE, Exit.CONFIG}:
+                # It has said why, and has tried for as long as that could help.
                 self._outcome = Exit(code)
                 self._stopping.set()
                 return

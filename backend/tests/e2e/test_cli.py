@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from app.schemas.events import stream_event
-from tests.support.commands import children_of, dev_server, eventually, processes_below, run, running
+from tests.support.commands import children_of, dev_server, environment, eventually, processes_below, run, running
 from tests.support.ports import free_port, free_ports
 from tests.support.servers import JWT_SECRET, Server
 
@@ -162,6 +162,22 @@ async def test_a_setting_that_is_not_usable_is_one_sentence_and_78(tmp_path: Pat
     assert done.err.startswith("gapless: ")
     assert "Traceback" not in done.err
     assert "short" not in done.err.replace("is shorter", "")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_database_that_does_not_answer_is_one_sentence_and_69(tmp_path: Path, workers: str):
+    # Where a person waits for half a minute, in case that it is being started.
+    impatient = "from app import cli, startup; startup.WAIT_SECONDS = 0; cli.main()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", impatient, "serve", "--workers", workers),
+        cwd=tmp_path,
+        env=environment({"AUTH_JWT_SECRET": JWT_SECRET, "PORT": 0, **SOMEWHERE}),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 69
+    assert err.endswith(b"gapless: PostgreSQL at DATABASE_URL does not answer: ConnectionRefusedError.\n")
+    assert b"Traceback" not in err
 
 
 async def test_a_killed_worker_is_replaced_and_all_drain_together(tmp_path: Path, database_url: str, valkey):
