@@ -15,7 +15,7 @@ PYTEST := $(BIN)/pytest -n 2 backend/tests
 LINTED := backend $(wildcard benchmarks)
 RUFF_CONFIG := --config backend/pyproject.toml
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	--no-annotate --python-version 3.11 --extra embedded pyproject.toml
+	--no-annotate --python-version 3.11 pyproject.toml
 TEST_PACKAGES := chromium curl fonts-noto-color-emoji nginx haproxy libfaketime
 # Wanted where Debian has them.
 OPTIONAL_TEST_PACKAGES := libnginx-mod-nchan
@@ -109,10 +109,12 @@ screenshots: .venv/.dev-synced page ## Take the pictures of docs/images/ anew
 
 .PHONY: lock
 lock: $(UV) ## Write the lock files anew (UPGRADE=--upgrade for newer versions)
-	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --output-file requirements.lock > /dev/null
-	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --group dev --constraint requirements.lock \
+	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --extra embedded --output-file requirements.lock > /dev/null
+	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --constraint requirements.lock \
+		--output-file requirements-server.lock > /dev/null
+	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --extra embedded --group dev --constraint requirements.lock \
 		--output-file requirements-dev.lock > /dev/null
-	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --group bench --constraint requirements-dev.lock \
+	cd backend && ../$(dir $(UV))$(COMPILE) $(UPGRADE) --extra embedded --group bench --constraint requirements-dev.lock \
 		--output-file requirements-bench.lock > /dev/null
 	@# A lock file that names a download address ties every user to one network.
 	@if grep -n '://' backend/*.lock; then echo "make lock: an address got into a lock file."; exit 1; fi

