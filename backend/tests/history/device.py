@@ -107,6 +107,11 @@ class Device:
         self.has_expected.clear()
         self._check_expected()
 
+    @property
+    def unheard(self) -> int:
+        """How many of the expected have not come, and reactions to them."""
+        return len(self._expected) + len(self._expected_reactions)
+
     async def refresh(self, conversation_ids: Iterable[str]) -> None:
         """Ask REST for what is new in these conversations."""
         for conversation_id in conversation_ids:
@@ -159,7 +164,7 @@ class Device:
     def take(self, stream: Stream, block: Block) -> None:
         """Take one block: record it, then do what the app does."""
         if block.retry is not None:
-            self._retry_seconds = block.retry / 1000
+            self._retry_seconds = stream.retry_seconds = block.retry / 1000
         if block.id is not None:
             self.cursor = block.id or None
         event = self._recorder.block(stream, block)

@@ -48,6 +48,8 @@ async def say_last_words(load: Load, run: Run, settle_seconds: float) -> None:
 
     await each_of(last.values(), say)
     await _some_time((arrived(device) for device in run.present), settle_seconds)
+    # Later a device may find them by REST, and nobody would know that its stream stood still.
+    run.history.unheard |= {device.name: device.unheard for device in run.present if device.unheard}
 
 
 async def list_conversations(run: Run, settle_seconds: float) -> None:

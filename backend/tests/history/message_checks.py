@@ -92,7 +92,8 @@ def _leaked(facts: Facts) -> Iterator[Finding]:
 
 
 def _lost(facts: Facts) -> Iterator[Finding]:
-    """In the store, and a device of a member never got it."""
+    """In the store, and a device of a member never got it; or the last words were not there when time was up."""
+    late = dict(facts.history.unheard)
     for message in facts.history.store:
         start, end = facts.commit_window(message)
         for user in sorted(facts.members[message.conversation_id]):
@@ -100,10 +101,13 @@ def _lost(facts: Facts) -> Iterator[Finding]:
                 continue
             for device in facts.devices_of[user]:
                 if message.id not in facts.handed[device]:
+                    late.pop(device, None)  # said once
                     others = sum(message.id in facts.handed[other] for other in facts.devices_of[user])
                     what = f"never came; {others} other devices of this user have it"
                     seen_at = None if math.isinf(end) else end
                     yield facts.finding(Kind.LOST, message.id, user, what, device=device, at=seen_at)
+    for device, count in late.items():
+        yield facts.finding(Kind.LOST, "", "", f"{count} of the last words had not come", device=device)
 
 
 def _states(facts: Facts) -> Iterator[Finding]:

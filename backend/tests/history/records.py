@@ -168,6 +168,7 @@ class Stream:
     """One response of the stream route; `status` is 0 until it begins.
 
     `silent_since`: when it was last heard, if the device gave it up because it was silent for too long.
+    `retry_seconds`: after which it was told, last, to come back.
     """
 
     number: int
@@ -177,6 +178,7 @@ class Stream:
     status: int = 0
     ended_at: float = math.inf
     silent_since: float | None = None
+    retry_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,8 @@ class History:
     read_marks: list[ReadMark] = field(default_factory=list)
     # When devices that had left for a while came back.
     returns: dict[str, float] = field(default_factory=dict)
+    # Last words that had not come to a device when time was up, if any: by device, how many.
+    unheard: dict[str, int] = field(default_factory=dict)
     # Positions that devices had to ask for in the end, since no receipt had come.
     positions_asked: int = 0
     # Faults, as (from, to, what was done): for reports and pictures.

@@ -11,6 +11,7 @@ from tests.history.sabotage_messages import Sabotage
 SABOTAGE: list[tuple[Kind, Sabotage]] = [
     (Kind.LOST, messages.lose),
     (Kind.LOST, messages.lose_page),
+    (Kind.LOST, messages.stand_still),
     (Kind.ABORTED, messages.drop_from_store),
     (Kind.ABORTED, messages.refuse),
     (Kind.UNEXPECTED, messages.never_send),

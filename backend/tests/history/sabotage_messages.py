@@ -66,6 +66,19 @@ def owed_hand_overs(history: History) -> list[int]:
     ]
 
 
+def stand_still(history: History, rng: random.Random) -> str:
+    """From a message on, a device's last stream says nothing; REST tells the device of it all in the end."""
+    last = {stream.device: stream.number for stream in history.streams}
+    places = [place for place in owed_hand_overs(history) if history.events[place].stream in last.values()]
+    place = rng.choice(places)
+    device, number = history.events[place].device, history.events[place].stream
+    untold = [event for event in history.events[place:] if event.stream == number]
+    history.events[place:] = [event for event in history.events[place:] if event.stream != number]
+    history.loads += [Loaded(99, device, event.message) for event in untold if event.message is not None]
+    history.unheard[device] = sum(event.name == "new_message" for event in untold)
+    return device
+
+
 def message_at(history: History, place: int, *, pop: bool = False) -> Message:
     message = history.events[place].message
     assert message is not None

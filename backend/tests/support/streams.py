@@ -66,7 +66,11 @@ class StreamClient:
         connection.setblocking(False)
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.server.port))
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.server.port))
+        except BaseException:
+            connection.close()
+            raise
         self._reader, self._writer = await asyncio.open_connection(sock=connection, limit=2**22)
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 15)).decode()

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.kit.cluster import Cluster
+from tests.faults.kit.meter import Meter
+from tests.faults.kit.postgres import defects, wrong_rows
 from tests.faults.kit.vitals import Vitals, as_json, leaks, vitals_of
 from tests.history.checker import check
 from tests.history.findings import Finding
 from tests.history.plan import Shape, make_plan
-from tests.history.records import History
+from tests.history.records import Attempt, Call, History
 from tests.history.run import Run, Stage, play
 from tests.history.summary import Summary, delays, describe, summarize
 from tests.support.servers import token_for
@@ -56,23 +58,28 @@ WHOLE = Scale("whole", Shape(sends_per_second=400, seconds=_LONG_SECONDS), heart
 
 @dataclass(slots=True, repr=False)  # a failed assertion prints what it compares, and this is a whole run
 class Played:
-    """What a run came to. `answers` are the seconds of every acknowledged send."""
+    """What a run came to. `answers` are the seconds of every acknowledged send; `meter` is of the machine."""
 
     history: History
     findings: list[Finding]
     summary: Summary
     answers: list[float]
     leaks: list[str]
+    meter: Meter
 
     @property
     def answer_p99_seconds(self) -> float:
         return statistics.quantiles(self.answers, n=100)[98] if len(self.answers) > 1 else 0.0
 
     def slowest_delivery(self, *, begun_after: float = 0, begun_before: float = float("inf")) -> float:
-        """The longest from acknowledgement to hand-over, of sends acknowledged in that time."""
-        return max(
-            (seconds for at, seconds in delays(self.history) if begun_after <= at - seconds <= begun_before), default=0
-        )
+        """The longest from acknowledgement to hand-over, of sends acknowledged in that time; there must be some."""
+        seconds = self.deliveries(begun_after=begun_after, begun_before=begun_before)
+        assert seconds, "nothing was delivered in that time"
+        return max(seconds)
+
+    def deliveries(self, *, begun_after: float, begun_before: float) -> list[float]:
+        """From acknowledgement to hand-over, of sends acknowledged in that time."""
+        return [seconds for at, seconds in delays(self.history) if begun_after <= at - seconds <= begun_before]
 
 
 @dataclass(slots=True, repr=False)
@@ -115,7 +122,8 @@ class Scene:
         """Play load until `faults` has ended and `tail_seconds` more, heal, and check everything.
 
         Keywords change the shape. Raises AssertionError on any finding, on a leak, on an answer later than
-        `answer_seconds`, and on a device that was told to reload unless `may_resync`.
+        `answer_seconds`, on a device that was told to reload unless `may_resync`, on a table that is not whole, and
+        on a line in a log that speaks of a defect.
         """
         plan = make_plan(replace(self.scale.shape, **shape), self.seed)
         self._before = await vitals_of(self.cluster)
@@ -124,21 +132,25 @@ class Scene:
             self._history = run.history
             await faults(run)
 
-        history = await play(
-            plan,
-            Stage(self.cluster.ports, token_for),
-            faults=with_history,
-            hurry=hurry,
-            settle_seconds=settle_seconds,
-            tail_seconds=tail_seconds,
-        )
+        meter = Meter()
+        async with meter.running():
+            history = await play(
+                plan,
+                Stage(self.cluster.ports, token_for),
+                faults=with_history,
+                hurry=hurry,
+                settle_seconds=settle_seconds,
+                tail_seconds=tail_seconds,
+            )
         findings = check(history)
         answers = [each.ended_at - each.invoked_at for each in history.attempts if each.message_id is not None]
-        self._played = Played(history, findings, summarize(history, findings), answers, [])
+        self._played = Played(history, findings, summarize(history, findings), answers, [], meter)
         print(describe(history, findings))  # noqa: T201 - with the seed, for whoever wants to see it again
         self._played.leaks = await leaks(self.cluster, self._before)
         self._after = await vitals_of(self.cluster)
         self._judge(answer_seconds=answer_seconds, may_resync=may_resync)
+        assert await wrong_rows(self.cluster) == []
+        assert defects(self.cluster) == []
         return self._played
 
     @contextmanager
@@ -158,7 +170,13 @@ class Scene:
         total = self._played.summary
         assert self._played.findings == []
         assert self._played.leaks == []
-        assert total.slowest_answer_seconds < answer_seconds, f"an answer took {total.slowest_answer_seconds:.1f} s"
+        requests: list[Attempt | Call] = [*self._played.history.attempts, *self._played.history.calls]
+        for each in requests:
+            took = each.ended_at - each.invoked_at
+            if took >= answer_seconds and not each.is_silent:  # silence is the checker's
+                what = each.route if isinstance(each, Call) else "a send"
+                stalled = self._played.meter.longest(each.invoked_at, each.ended_at)
+                assert took < answer_seconds + stalled, f"{what} took {took:.1f} s"
         assert may_resync or total.resyncs == 0, f"{total.resyncs} devices were told to reload"
         assert total.stored > 0
 

@@ -38,7 +38,8 @@ class Vitals:
 async def read_vitals(server: Server) -> Vitals:
     """Ask a process and the kernel. Raises TimeoutError when it does not answer."""
     told = await _told(server)
-    return Vitals(told["streams"], told["tasks"], _descriptors(server), resident_megabytes(server.pid))
+    held = descriptors_of(server.pid, server.database_url)
+    return Vitals(told["streams"], told["tasks"], held, resident_megabytes(server.pid))
 
 
 async def counted(server: Server, name: str) -> int:
@@ -132,12 +133,12 @@ async def _database_connections(cluster: Cluster) -> list[str]:
 MOST_CONNECTIONS = 16
 
 
-def _descriptors(server: Server) -> int:
+def descriptors_of(pid: int, database_url: str) -> int:
     """Open descriptors without connections to PostgreSQL."""
-    url_port = int(re.findall(r":(\d+)/", server.database_url)[0])
-    to_postgres = _sockets_to(server.pid, url_port)
+    url_port = int(re.findall(r":(\d+)/", database_url)[0])
+    to_postgres = _sockets_to(pid, url_port)
     count = 0
-    for entry in Path(f"/proc/{server.pid}/fd").iterdir():
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             target = str(entry.readlink())
             inode = target[8:-1] if target.startswith("socket:[") else ""

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.kit.cluster import Cluster
 from tests.faults.kit.scene import Played, Scene
+from tests.faults.kit.vitals import SPARE_DESCRIPTORS, SPARE_MEGABYTES, descriptors_of, resident_megabytes
 from tests.faults.scenarios.calm import Span, delivery_p99
 from tests.faults.scenarios.steps import longest_silence, metric, port_of, until_connected
 from tests.history.run import Run
@@ -47,7 +48,7 @@ async def roll(scene: Scene, program: str) -> Played:
 
     async def faults(_run: Run) -> None:
         await asyncio.sleep(1)
-        for _ in range(int(scene.scale.pick(gate=1, whole=2))):
+        for _ in range(int(scene.scale.pick(gate=1, whole=5))):
             for server in cluster.servers:
                 with scene.fault("restarted"):
                     assert await server.terminate() == 0
@@ -68,8 +69,9 @@ async def roll(scene: Scene, program: str) -> Played:
 @needs["nginx"]
 @pytest.mark.scenario(
     "F39a",
-    "Both processes restarted in turn behind nginx, twice",
+    "Both processes restarted in turn behind nginx, five times",
     "no stream is refused for ever",
+    seconds=110,
     pictured=True,
 )
 async def test_a_rolling_restart_behind_nginx(scene):
@@ -78,7 +80,12 @@ async def test_a_rolling_restart_behind_nginx(scene):
 
 
 @needs["haproxy"]
-@pytest.mark.scenario("F39b", "Both processes restarted in turn behind HAProxy, twice", "no stream is refused for ever")
+@pytest.mark.scenario(
+    "F39b",
+    "Both processes restarted in turn behind HAProxy, five times",
+    "no stream is refused for ever",
+    seconds=110,
+)
 async def test_a_rolling_restart_behind_haproxy(scene):
     """Protocol 4.7, 7.1, 7.4: with the configuration of deploy/."""
     await roll(scene, "haproxy")
@@ -139,9 +146,22 @@ async def test_a_worker_is_killed(scene):
             assert came_back & spared == set(), "others lost their stream, too"
             scene.notes["streams of the worker"] = len(hit)
 
+        before = {pid: held_by(pid, cluster) for pid in workers}
         await scene.play(faults)
         assert supervisor.log.read_text().count("worker_ended") == 1
+        now = children_of(supervisor.pid)
+        assert set(workers[1:]) < set(now)
+        await eventually(lambda: not any(client_ports(pid, cluster.front_ports[0]) for pid in now))
+        for pid in workers[1:]:
+            (descriptors, megabytes), (descriptors_then, megabytes_then) = before[pid], held_by(pid, cluster)
+            assert descriptors_then <= descriptors + SPARE_DESCRIPTORS
+            assert megabytes_then <= megabytes + SPARE_MEGABYTES
         assert await supervisor.stop() == 0
+
+
+def held_by(pid: int, cluster: Cluster) -> tuple[int, float]:
+    """How many descriptors, and megabytes."""
+    return descriptors_of(pid, cluster.postgres.url), resident_megabytes(pid)
 
 
 def four(children: list[int]) -> list[int]:

@@ -202,7 +202,7 @@ async def test_the_processor_is_taken(scene):
     await scene.play(faults, sends_per_second=scene.scale.pick(gate=40, whole=100))
     calm, busy = lags
     scene.notes |= {"event loops late by, ms": round(busy * 1000, 1), "without the loops, ms": round(calm * 1000, 1)}
-    assert busy > 2 * calm, "nothing was taken from them"
+    assert busy > min(2 * calm, calm + 0.002), "nothing was taken from them"
 
 
 async def lag_of(cluster: Cluster, *, seconds: float) -> float:

@@ -11,13 +11,14 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.kit.postgres import bound_by, defects, sender, wrong_rows
+from tests.faults.kit.postgres import bound_by, sender
 from tests.history.plan import Send, Talk, new_key
 from tests.history.records import Attempt, Outcome
 from tests.history.run import Run
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
+PATIENCE_SECONDS = 20.0  # until chance has done what it is there for
 CONTENT = b"xxxx"  # what stands in every message of the load, and in nothing else that PostgreSQL is sent
 
 
@@ -64,8 +65,6 @@ async def test_the_connection_is_lost_during_commit(scene):
     scene.notes["sends to be repeated by clients"] = played.summary.unknown
     slowest = played.slowest_delivery()
     assert slowest < scene.scale.heartbeat_seconds + 2, "later than the next head check"
-    assert await wrong_rows(cluster) == []
-    assert defects(cluster) == []
 
 
 @pytest.mark.scenario(
@@ -109,10 +108,9 @@ async def test_clients_hang_up_while_their_send_commits(scene):
     )
     scene.notes["longest delivery of these, s"] = round(slowest, 2)
     # Nobody knows when it was acknowledged: of the others it is counted from when they were sent.
-    limit_seconds = bound_by(played.summary.slowest_answer_seconds + played.slowest_delivery())
+    usual = played.summary.slowest_answer_seconds + played.slowest_delivery()
+    limit_seconds = bound_by(usual, played.meter.longest())
     assert slowest <= limit_seconds, f"one was delivered after {slowest:.1f} s"
-    assert await wrong_rows(cluster) == []
-    assert defects(cluster) == []
 
 
 # At the end of the transaction, for each of these messages.
@@ -184,13 +182,17 @@ async def test_sends_commit_out_of_order(scene):
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     sleep_seconds, reconnected = scene.scale.pick(gate=0.5, whole=1), 0
 
+    async def nothing_met() -> bool:
+        return reconnected == 0 or await connection.fetchval(OVERTAKEN) == 0
+
     async def faults(run) -> None:
         nonlocal reconnected
         await asyncio.sleep(0.5)
         await connection.execute(SLOW_MESSAGES.format(share=0.015 / sleep_seconds, seconds=sleep_seconds))
         with scene.fault(f"some transactions take {sleep_seconds:g} s longer"):
             ends_at = time.monotonic() + scene.scale.pick(gate=2.5, whole=20)
-            while time.monotonic() < ends_at:
+            gives_up_at = ends_at + PATIENCE_SECONDS
+            while time.monotonic() < ends_at or (time.monotonic() < gives_up_at and await nothing_met()):
                 if await connection.fetchval(sleeping):
                     for device in scene.rng.sample(run.devices, 8):
                         device.reconnect()
@@ -207,8 +209,6 @@ async def test_sends_commit_out_of_order(scene):
     scene.notes["reconnects meanwhile"] = reconnected
     assert overtaken > 0, "nothing was overtaken"
     assert reconnected > 0, "nobody reconnected while one was being committed"
-    assert await wrong_rows(cluster) == []
-    assert defects(cluster) == []
 
 
 # After a message has its id and before its receivers' seqs are taken.
@@ -239,7 +239,7 @@ WHERE message_id::text < before
 )
 async def test_one_key_is_sent_fifty_times_at_once(scene):
     """Protocol 2.4."""
-    cluster = await scene.start()
+    await scene.start()
     answers: list[Counter[int]] = []
     unavailable: list[int] = []
 
@@ -259,8 +259,6 @@ async def test_one_key_is_sent_fifty_times_at_once(scene):
         # The one that made it may have been told 503, and 200 when it asked again.
         expected = [{200: 49, 201: 1, 409: 5}, {200: 50, 409: 5}]
         assert statuses in expected[: 2 if repeated else 1], statuses
-    assert await wrong_rows(cluster) == []
-    assert defects(cluster) == []
 
 
 async def _send_fifty(scene, run: Run) -> Counter[int]:
@@ -277,7 +275,7 @@ async def _send_fifty(scene, run: Run) -> Counter[int]:
         )
     )
     mine = [each for each in run.history.attempts[before:] if each.key == key]
-    assert len({each.message_id for each in mine}) == 1
+    assert len({each.message_id for each in mine if each.message_id is not None}) == 1
     return Counter([*(each.status for each in mine), *(status for status, _ in others)])
 
 

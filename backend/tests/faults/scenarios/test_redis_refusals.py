@@ -122,7 +122,7 @@ async def test_redis_forgets_all(scene):
         assert await count(cluster, "redis_reconnects") >= before + len(cluster.servers)
 
     played = await scene.play(faults)
-    nothing_came_late(scene, played, calm, forgetting)
+    nothing_came_late(scene, played, calm, forgetting.settled)
     assert not [
         event
         for event in played.history.events

@@ -84,15 +84,15 @@ async def test_a_storm_of_reconnects(scene):
 
 @pytest.mark.scenario(
     "F55",
-    "1,000 clients come back at once to 500 missed messages each, some to more than 1,000",
+    "2,000 clients come back at once to 500 missed messages each, some to more than 1,000",
     "replayed in pages of 100; over the limit they are told to reload; memory is bounded;"
     " sends take a second longer at most (p99)",
-    seconds=40,
+    seconds=80,
 )
 async def test_a_storm_with_a_backlog(scene):
     """Protocol 5.1, 5.2, 6.2."""
     missed = int(scene.scale.pick(gate=60, whole=500))
-    with many_descriptors(int(scene.scale.pick(gate=50, whole=1000))) as count:
+    with many_descriptors(int(scene.scale.pick(gate=50, whole=2000))) as count:
         cluster = await scene.start()
         before = await vitals_of(cluster)
         owner, server = new_user("owner"), cluster.servers[0]
