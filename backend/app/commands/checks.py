@@ -77,7 +77,7 @@ async def check_redis(settings: Settings) -> list[Check]:
             info = await redis.info("server")
             cluster = await redis.info("cluster")
     except (RedisError, OSError, ValueError) as error:
-        why = f"It does not answer at REDIS_URL: {error} Messages would arrive a second or so late."
+        why = f"It does not answer at REDIS_URL: {error} Messages would arrive up to about two seconds late."
         return [Check("redis", "fail", why)]
     version = info.get("valkey_version") or info.get("redis_version") or "of unknown version"
     name = "Valkey" if "valkey_version" in info else "Redis"

@@ -34,7 +34,7 @@ class Readiness(BaseModel):
     """Whether to send traffic here, and part by part why not."""
 
     status: Literal["ready", "degraded", "not_ready"] = Field(
-        description="`degraded`: messages are still delivered, a second or so later."
+        description="`degraded`: messages are still delivered, up to about two seconds late."
     )
     postgresql: Literal["up", "down"]
     redis: Literal["up", "down"]
