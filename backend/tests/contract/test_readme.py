@@ -26,6 +26,17 @@ README = ROOT / "README.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 WILD = "…"
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
+BACKEND = ROOT / "backend"
+BOUND = r"^(MAX_[A-Z_]+|ATTEMPTS|BACKLOG|[A-Z][A-Z_]*_(?:BYTES|CHARACTERS|MS|ROWS|SECONDS))(?:: Final)? = "
+# Of a number's kind, of a secret that is too short, and what is written into the log.
+NO_BOUNDS = {
+    ("MAX_BIGINT", "app/schemas/text"),
+    ("MAX_SEQ", "app/services/messaging/cursor"),
+    ("MIN_SECRET_BYTES", "app/settings"),
+    ("LOOP_BLOCKED_SECONDS", "app/observability"),
+    ("LOOP_TICK_SECONDS", "app/observability"),
+    ("SLOW_SECONDS", "app/api/edge"),
+}
 HEARTBEAT = re.compile(r"event: heartbeat\ndata: .*\n\n")
 
 
@@ -134,6 +145,23 @@ def test_the_table_of_metrics_has_every_metric():
 
 
 def test_the_table_of_bounds_has_the_values_of_the_code():
+    for name, path, text in rows_of_bounds():
+        constant = getattr(importlib.import_module(path.replace("/", ".")), name)
+        value = constant.total_seconds() if hasattr(constant, "total_seconds") else constant
+        values = value if isinstance(value, tuple) else (value,)
+        assert amounts(text, in_ms=name.endswith("_MS")) == pytest.approx(values), name
+
+
+def test_the_table_of_bounds_has_every_bound_of_the_server():
+    named = {(name, path) for name, path, _ in rows_of_bounds()}
+    for file in sorted(BACKEND.glob("app/**/*.py")):
+        path = str(file.relative_to(BACKEND).with_suffix(""))
+        if not re.match(r"app/(bench|commands|embedded)", path):
+            bounds = {(name, path) for name in re.findall(BOUND, file.read_text(), re.MULTILINE)} - NO_BOUNDS
+            assert bounds <= named
+
+
+def rows_of_bounds() -> list[tuple[str, str, str]]:
     """A row is: `CONSTANT` | file | value | meaning."""
     rows = re.findall(
         r"^\| `([A-Z_]+)` \| \[[^]]+\]\(\.\./backend/(app/[a-z_/]+)\.py\) \| ([^|]+) \|",
@@ -141,11 +169,7 @@ def test_the_table_of_bounds_has_the_values_of_the_code():
         re.MULTILINE,
     )
     assert len(rows) > 30
-    for name, path, text in rows:
-        constant = getattr(importlib.import_module(path.replace("/", ".")), name)
-        value = constant.total_seconds() if hasattr(constant, "total_seconds") else constant
-        values = value if isinstance(value, tuple) else (value,)
-        assert amounts(text, in_ms=name.endswith("_MS")) == pytest.approx(values), name
+    return rows
 
 
 def amounts(text: str, *, in_ms: bool) -> tuple[float, ...]:
