@@ -14,6 +14,7 @@ import pytest
 
 from app.db.migrate import migrate
 from app.embedded import PostgresProcess, ValkeyProcess, start_postgres, start_valkey
+from tests.support.meter import Meter
 from tests.support.servers import Server
 from tests.support.streams import StreamClient
 
@@ -117,3 +118,11 @@ async def open_stream() -> AsyncIterator[OpenStream]:
     finally:
         for client in clients:
             client.cut()
+
+
+@pytest.fixture
+async def meter() -> AsyncIterator[Meter]:
+    """What the machine itself stood still for: a bound on a time has to allow it."""
+    meter = Meter()
+    async with meter.running():
+        yield meter

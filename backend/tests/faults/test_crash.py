@@ -15,7 +15,7 @@ from tests.support.servers import new_user, token_for
 pytestmark = pytest.mark.faults
 
 
-async def test_a_message_committed_but_never_published_arrives_within_a_heartbeat(start_server, open_stream):
+async def test_a_message_committed_but_never_published_arrives_within_a_heartbeat(start_server, open_stream, meter):
     """Protocol 5.4: the process is killed between commit and publish; the head check of another delivers."""
     heartbeat_seconds = 2
     doomed = await start_server(failpoint="before_publish:kill", heartbeat_seconds=heartbeat_seconds)
@@ -28,7 +28,7 @@ async def test_a_message_committed_but_never_published_arrives_within_a_heartbea
     with pytest.raises(aiohttp.ClientError):
         await doomed.call("POST", "/messages/send", user=ada, json=body)
     assert [m["content"] for m in await stream.messages(1, heartbeat_seconds + 2)] == ["survives"]
-    assert time.monotonic() - started < heartbeat_seconds + 1
+    assert time.monotonic() - started < heartbeat_seconds + 1 + meter.longest()
 
     status, message = await healthy.call("POST", "/messages/send", user=ada, json=body)
     assert (status, message["seq"]) == (200, 1)  # the retry finds it
@@ -54,7 +54,7 @@ async def test_what_had_come_before_a_sigterm_is_answered(start_server):
     assert await asyncio.to_thread(server.process.wait, 20) == 0
 
 
-async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothing(start_server, open_stream):
+async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothing(start_server, open_stream, meter):
     """Protocol 7.1: exit code 0 within 15 s; every client resumes elsewhere where it was."""
     leaving, staying = await asyncio.gather(start_server(), start_server())
     ada = new_user("ada")
@@ -96,7 +96,7 @@ async def test_sigterm_with_two_hundred_streams_and_sends_in_flight_loses_nothin
     started = time.monotonic()
     exit_code = await leaving.terminate(20)
     assert exit_code == 0, leaving.log_tail()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 15 + meter.longest()
     await asyncio.sleep(0.5)  # sends go on over the remaining process
     stop.set()
     await asyncio.gather(*senders)

@@ -56,7 +56,9 @@ async def read_all(stream, load: Load) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_redis_gone_for_twenty_seconds_under_load_loses_nothing(start_server, open_stream, valkey, tmp_path):
+async def test_redis_gone_for_twenty_seconds_under_load_loses_nothing(
+    start_server, open_stream, valkey, tmp_path, meter
+):
     """Protocol 5.4, 6.3, 8.1: no send fails; everything arrives once, in order, and soon; changes are told."""
     one, other = await asyncio.gather(start_server(), start_server())
     ada, users = new_user("ada"), [new_user("user") for _ in range(10)]
@@ -92,7 +94,7 @@ async def test_redis_gone_for_twenty_seconds_under_load_loses_nothing(start_serv
     finally:
         revived.stop()
     assert ready["redis"] == "down"
-    assert load.slowest_seconds < 1.5
+    assert load.slowest_seconds < 1.5 + meter.longest()
     for stream in streams:
         # An edit may be seen in the message itself, when it was read from PostgreSQL after the edit.
         received = ["to be edited" if text == "edited" else text for text in stream.contents]
@@ -107,11 +109,12 @@ async def test_redis_gone_for_twenty_seconds_under_load_loses_nothing(start_serv
             content = "to be edited" if event.json["content"] == "edited" else event.json["content"]
             delay = event.at - load.acknowledged_at[stream.user, content]
             is_noticed = load.acknowledged_at[stream.user, content] > killed_at + NOTICED_SECONDS
-            assert delay < (DEGRADED_SECONDS if is_noticed else NOTICED_SECONDS + DEGRADED_SECONDS)
+            most_seconds = DEGRADED_SECONDS if is_noticed else NOTICED_SECONDS + DEGRADED_SECONDS
+            assert delay < most_seconds + meter.longest()
     assert back_at > killed_at
 
 
-async def test_a_stopped_redis_is_noticed_and_costs_no_send(start_server, open_stream, valkey):
+async def test_a_stopped_redis_is_noticed_and_costs_no_send(start_server, open_stream, valkey, meter):
     """Protocol 8.1: a stopped process accepts connections and says nothing; only probes tell."""
     server = await start_server()
     ada, bob = new_user("ada"), new_user("bob")
@@ -122,13 +125,13 @@ async def test_a_stopped_redis_is_noticed_and_costs_no_send(start_server, open_s
     try:
         started = time.monotonic()
         await server.send(ada, bob, "while stopped")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 1 + meter.longest()
         assert [m["content"] for m in await stream.messages(2, 10)] == ["before", "while stopped"]
-        assert time.monotonic() - started < NOTICED_SECONDS + DEGRADED_SECONDS
+        assert time.monotonic() - started < NOTICED_SECONDS + DEGRADED_SECONDS + meter.longest()
         started = time.monotonic()
         await server.send(ada, bob, "degraded")
         await stream.messages(1, 10)
-        assert time.monotonic() - started < DEGRADED_SECONDS
+        assert time.monotonic() - started < DEGRADED_SECONDS + meter.longest()
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
     async with asyncio.timeout(8):
@@ -137,7 +140,7 @@ async def test_a_stopped_redis_is_noticed_and_costs_no_send(start_server, open_s
     started = time.monotonic()
     await server.send(ada, bob, "live again")
     assert [m["content"] for m in await stream.messages(1, 10)] == ["live again"]
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 0.5 + meter.longest()
     assert stream.seqs == [1, 2, 3, 4]
 
 
@@ -161,7 +164,7 @@ async def test_subscriptions_killed_again_and_again_lose_nothing(start_server, o
         assert stream.seqs == list(range(1, len(stream.contents) + 1))
 
 
-async def test_a_server_that_starts_without_redis_serves_and_joins_it_later(start_server, open_stream, tmp_path):
+async def test_a_server_that_starts_without_redis_serves_and_joins_it_later(start_server, open_stream, tmp_path, meter):
     """Protocol 8.1."""
     gone = await asyncio.to_thread(start_valkey, tmp_path / "first")
     port = gone.port
@@ -180,7 +183,7 @@ async def test_a_server_that_starts_without_redis_serves_and_joins_it_later(star
         started = time.monotonic()
         await server.send(ada, bob, "with")
         assert [m["content"] for m in await stream.messages(1)] == ["with"]
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 0.5 + meter.longest()
     finally:
         revived.stop()
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.faults
 SERVER_KEY = {"X-API-Key": API_KEY}
 
 
-async def test_a_revoked_user_is_out_at_once(start_server, open_stream):
+async def test_a_revoked_user_is_out_at_once(start_server, open_stream, meter):
     """Protocol 9.3: every stream ends, in every process; the token is refused; a fresh one works."""
     one, other = await asyncio.gather(start_server(), start_server())
     ada, bob = new_user("ada"), new_user("bob")
@@ -25,7 +25,7 @@ async def test_a_revoked_user_is_out_at_once(start_server, open_stream):
     started = time.monotonic()
     for stream in streams:
         await stream.until_end(3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 2 + meter.longest()
     status, _ = await one.call("POST", "/messages/send", user=bob, json={"recipient_id": ada, "content": "x"})
     assert status == 401
     status, _ = await other.call("GET", f"/messages/stream?user_id={bob}", user=bob)
@@ -36,7 +36,7 @@ async def test_a_revoked_user_is_out_at_once(start_server, open_stream):
     assert [m["content"] for m in await fresh.messages(1)] == ["welcome back"]
 
 
-async def test_a_revoked_user_is_out_within_a_heartbeat_without_redis(start_server, open_stream, valkey):
+async def test_a_revoked_user_is_out_within_a_heartbeat_without_redis(start_server, open_stream, valkey, meter):
     """Protocol 9.3: the head check finds it."""
     server = await start_server(heartbeat_seconds=2)
     ada, bob = new_user("ada"), new_user("bob")
@@ -46,7 +46,7 @@ async def test_a_revoked_user_is_out_within_a_heartbeat_without_redis(start_serv
     await server.call("POST", f"/users/{bob}/revoke", headers=SERVER_KEY)
     started = time.monotonic()
     await stream.until_end(6)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 4 + meter.longest()
     assert stream.contents == []
 
 

@@ -45,13 +45,15 @@ def _forget_connections(link: Link) -> None:
     link.freeze()
 
 
-async def test_one_time_out_drops_every_idle_connection(database, link):
+async def test_one_time_out_drops_every_idle_connection(database, link, meter):
     """Protocol 8.2: all are of the same network; tried one after the other they would cost a time-out each."""
     _forget_connections(link)
     started = time.monotonic()
     with pytest.raises(UnavailableError):
         await database.fetchval("SELECT 1")
-    assert time.monotonic() - started < COMMAND_SECONDS + 0.4, "it waited for an answer to a cancellation, too"
+    assert time.monotonic() - started < COMMAND_SECONDS + 0.4 + meter.longest(), (
+        "it waited for an answer to a cancellation, too"
+    )
     started = time.monotonic()
     assert await asyncio.gather(*(database.fetchval("SELECT $1::int", number) for number in range(POOL))) == [
         0,
@@ -59,7 +61,7 @@ async def test_one_time_out_drops_every_idle_connection(database, link):
         2,
         3,
     ]
-    assert time.monotonic() - started < COMMAND_SECONDS / 2
+    assert time.monotonic() - started < COMMAND_SECONDS / 2 + meter.longest()
 
 
 async def test_a_connection_in_use_is_left_to_its_user(database, link):
@@ -75,7 +77,7 @@ async def test_a_connection_in_use_is_left_to_its_user(database, link):
         assert await mine.fetchval("SELECT 1") == 1
 
 
-async def test_a_transaction_on_a_silent_connection_ends_in_time(database, link):
+async def test_a_transaction_on_a_silent_connection_ends_in_time(database, link, meter):
     """Protocol 2.5, 8.2: nor does it wait for its rollback."""
 
     async def work() -> None:
@@ -88,10 +90,10 @@ async def test_a_transaction_on_a_silent_connection_ends_in_time(database, link)
     started = time.monotonic()
     with pytest.raises(UnavailableError):
         await work()
-    assert time.monotonic() - started < USE_SECONDS + 0.4
+    assert time.monotonic() - started < USE_SECONDS + 0.4 + meter.longest()
 
 
-async def test_many_slow_statements_together_end_in_time(database):
+async def test_many_slow_statements_together_end_in_time(database, meter):
     """Protocol 2.5, 8.2: each is within its own time, the sum is not."""
 
     async def work() -> None:
@@ -102,7 +104,7 @@ async def test_many_slow_statements_together_end_in_time(database):
     started = time.monotonic()
     with pytest.raises(UnavailableError):
         await work()
-    assert time.monotonic() - started < USE_SECONDS + 0.4
+    assert time.monotonic() - started < USE_SECONDS + 0.4 + meter.longest()
     assert await database.fetchval("SELECT 1") == 1
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.kit.cluster import Cluster
-from tests.faults.kit.meter import Meter
 from tests.faults.kit.postgres import defects, wrong_rows
 from tests.faults.kit.vitals import Vitals, as_json, leaks, vitals_of
 from tests.history.checker import check
@@ -23,6 +22,7 @@ from tests.history.plan import Shape, make_plan
 from tests.history.records import Attempt, Call, History
 from tests.history.run import Run, Stage, play
 from tests.history.summary import Summary, delays, describe, summarize
+from tests.support.meter import Meter
 from tests.support.servers import token_for
 
 # A request is answered within 5 s whatever is broken; the rest is this machine, which plays the load as well.
