@@ -54,20 +54,22 @@ async def test_the_walk_of_the_readme_prints_what_it_says(tmp_path: Path):
     async with dev_server(tmp_path) as (_, url):
         (tmp_path / ".venv/bin").mkdir(parents=True)
         (tmp_path / ".venv/bin/gapless").symlink_to(GAPLESS)
+        before = set(tmp_path.iterdir())
         # A person has time to read; this machine may be busy.
         lines = ["set -eu", "sleep() { command sleep $(($1 * 3)); }"]
         for commands, _ in steps:
-            lines += [commands.replace("http://127.0.0.1:8000", url), "printf '\\0'"]
+            lines += [commands, "printf '\\0'"]
         done = await asyncio.to_thread(
             subprocess.run,
             ["bash", "-c", "\n".join(lines)],
             cwd=tmp_path,
-            env=environment({}),
+            env=environment({"PORT": url.rpartition(":")[2]}),
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
+        assert set(tmp_path.iterdir()) == before, "it leaves nothing behind"
     assert done.returncode == 0, done.stderr
     for (commands, expected), printed in zip(steps, done.stdout.split("\0"), strict=False):
         actual = HEARTBEAT.sub("", printed).rstrip()
@@ -136,6 +138,14 @@ def test_the_table_of_commands_has_every_command():
 def test_the_table_of_events_has_every_event():
     table = section(README, "## Events")
     assert set(first_column(table)) == set(document()["channels"]["userStream"]["messages"])
+
+
+def test_the_table_of_routes_has_every_route():
+    rows = re.findall(r"^\| `([A-Z, ]+) (/[^`]*)` \|", section(README, "## Routes"), re.MULTILINE)
+    named = {(method, f"/api/v1{path}") for methods, path in rows for method in methods.split(", ")}
+    paths = json.loads((ROOT / "docs/openapi.json").read_text())["paths"]
+    known = {(m.upper(), re.sub(r"{(?!emoji)\w+}", "{id}", path)) for path, methods in paths.items() for m in methods}
+    assert named == {(method, path) for method, path in known if path.startswith("/api/v1")}
 
 
 def test_the_table_of_metrics_has_every_metric():

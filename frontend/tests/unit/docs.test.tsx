@@ -5,7 +5,7 @@ import { cleanup, fireEvent, render, screen } from "@testing-library/react";
 import ts from "typescript";
 import type { FunctionComponent } from "react";
 import { afterEach, expect, test, vi } from "vitest";
-import { chatServer } from "../support/chat.ts";
+import { chatServer, history, HISTORY } from "../support/chat.ts";
 import { aMessage, aToken, BOB, ROOM } from "../support/samples.ts";
 import { json, type ScriptedServer } from "../support/scriptedServer.ts";
 import { until } from "../support/until.ts";
@@ -46,14 +46,15 @@ const written = (body: Record<string, unknown>) => ({
   client_message_id: body["client_message_id"] as string,
 });
 
-test.each(["README.md", "docs/client.md"])("the React example of %s compiles, shows a conversation, and sends", COMPILES, async (document) => {
+test.each(["README.md", "docs/client.md"])("the React example of %s compiles, shows all of a conversation, and sends", COMPILES, async (document) => {
   const file = example(document, "react", ".tsx");
   expect(readFileSync(file, "utf8").trim().split("\n").length).toBeLessThanOrEqual(17); // 15 lines, and the import
   expect(mistakesOf(file)).toEqual([]);
 
   const chat = (server = await chatServer());
+  chat.on(HISTORY, history([aMessage(2)], 2, true), history([aMessage(1)], 2));
   chat.on("POST /messages/send", (response, asked) =>
-    json(aMessage(2, { ...written(asked.body), sender: { ...BOB, name: "Me" } }), 201)(response, asked),
+    json(aMessage(3, { ...written(asked.body), sender: { ...BOB, name: "Me" } }), 201)(response, asked),
   );
   // The example is on the page's own origin.
   const network = globalThis.fetch;
@@ -62,7 +63,10 @@ test.each(["README.md", "docs/client.md"])("the React example of %s compiles, sh
     Chat: FunctionComponent<{ token: string; conversationId: string }>;
   };
   render(<Chat token={aToken("bob")} conversationId={ROOM} />);
+  await until(() => screen.queryByText("Ada: message 2"));
+  fireEvent.click(screen.getByText("Older"));
   await until(() => screen.queryByText("Ada: message 1"));
+  expect(screen.queryByText("Older")).toBeNull();
   const field = screen.getByLabelText<HTMLInputElement>("Message");
   fireEvent.change(field, { target: { value: "hello" } });
   fireEvent.submit(field.form!);
