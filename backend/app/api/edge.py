@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -65,7 +65,6 @@ class Edge:
         self._app = app
         self._allowed_hosts = settings.allowed_hosts
         self._origins = frozenset(filter(None, map(normal_origin, settings.cors_origins)))
-        self._late: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the lifespan goes straight through."""
@@ -116,13 +115,13 @@ class Edge:
             await self._app(scope, receive, response.send)
         finally:
             timer.cancel()
+            if response.late is not None:  # it may not have begun yet, and who returns without an answer gives a 500
+                await response.late
 
     def _give_up(self, scope: Scope, response: _Response) -> None:
         """Answer that there is no answer. Nothing is cancelled: what is being committed must still be told."""
         if response.status is None:
-            task = asyncio.get_running_loop().create_task(response.give_up(problem_of(UnavailableError(), scope)))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+            response.give_up(problem_of(UnavailableError(), scope))
 
     def _is_host_allowed(self, host: str | None) -> bool:
         if host is None:  # HTTP/1.0
@@ -146,28 +145,27 @@ class Edge:
 
 
 class _Response:
-    """Adds headers to the start of a response and remembers its status."""
+    """Adds headers to the start of a response and remembers its status; `late` answers in the app's place."""
 
-    __slots__ = ("_headers", "_is_api", "_is_given_up", "_send", "status")
+    __slots__ = ("_headers", "_is_api", "_send", "late", "status")
 
     def __init__(self, send: Send, headers: Headers, *, is_api: bool) -> None:
         self._send = send
         self._headers = headers
         self._is_api = is_api
         self.status: int | None = None
-        self._is_given_up = False
+        self.late: asyncio.Task[None] | None = None
 
-    def give_up(self, problem: RenderedProblem) -> Coroutine[object, object, None]:
-        """Finish now, with what is awaited; whatever else comes goes nowhere."""
-        self._is_given_up = True
+    def give_up(self, problem: RenderedProblem) -> None:
+        """Finish with this; whatever else comes goes nowhere."""
         self.status = problem.messages[0]["status"]
-        return _pass_all(problem, self._pass_on)
+        self.late = asyncio.get_running_loop().create_task(_pass_all(problem, self._pass_on))
 
     async def finish_with(self, problem: RenderedProblem) -> None:
         await _pass_all(problem, self.send)
 
     async def send(self, message: Message) -> None:
-        if not self._is_given_up:
+        if self.late is None:
             await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:

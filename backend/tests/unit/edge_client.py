@@ -1,6 +1,7 @@
 """A small app behind the edge, and a way to ask it without a socket."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,12 @@ async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["path"] == "/api/v1/messages/send":
         raise {b"timeout": TimeoutError, b"key": KeyError}.get(scope["query_string"], RuntimeError)(CANARY)
+    if scope["path"] == "/api/v1/stalled":
+        asyncio.get_running_loop().call_later(0.005, time.sleep, 0.05)  # everything waits, past both times below
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        return
     await fastapi(scope, receive, send)
 
 

@@ -197,6 +197,14 @@ async def test_who_has_waited_for_long_is_answered_once_and_what_was_begun_goes_
     assert finished == ["slow"]
 
 
+async def test_an_app_that_ends_in_the_moment_of_its_deadline_is_answered_all_the_same(monkeypatch):
+    """Protocol 2.5: the server makes a 500 of an app that returns without an answer."""
+    monkeypatch.setattr(edge_module, "ANSWER_SECONDS", 0.02)
+    answer = await ask("GET", "/api/v1/stalled")
+    assert (answer.status, answer.problem["code"]) == (503, "unavailable")
+    assert [message["type"] for message in answer.messages] == ["http.response.start", "http.response.body"]
+
+
 async def test_a_response_that_breaks_in_the_middle_is_left_unfinished():
     answer = await ask("GET", "/api/v1/messages/stream?break")
     assert [message.get("more_body") for message in answer.messages[1:]] == [True]
