@@ -3,7 +3,7 @@
 While one batch is being committed the next one gathers. An idle queue adds no wait: a lone send leaves
 at once. Two batches may be under way, one on each writer connection; the seqs stay dense because the
 rows they are taken from are locked to the commit. A batch that fails as a whole goes to
-`send_isolation.py`.
+`send_isolation.py`, and its writer to the next one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import asyncpg
 from app.db.pool import RETRYABLE, UNAVAILABLE
 from app.errors import IdempotencyConflictError, UnavailableError
 from app.observability import log_defect, stats
-from app.services.send_isolation import Commit, Isolation, Target, Waiting
+from app.services.send_isolation import Commit, Isolation
+from app.services.send_lanes import KnownTargets, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from app.db.pool import Database
     from app.db.sends import Send, SendOutcome
@@ -34,7 +36,6 @@ MAX_BATCH: Final = 64
 MAX_WAITING: Final = 10_000  # sends; past it a new one is refused at once rather than late
 REQUEST_SECONDS: Final = 5.0
 LOCK_MS: Final = 200  # how long a whole batch waits for a row that someone else holds
-WIDE_RECIPIENTS: Final = 200  # a conversation seen to have more goes in batches of its own
 
 
 class SendQueue:
@@ -45,47 +46,42 @@ class SendQueue:
         self._database = database
         self._commit = commit
         self._waiting: deque[Waiting] = deque()
-        self._by_key: dict[tuple[str, object], Waiting] = {}  # what is in the queue, not yet in a batch
+        self._by_key: dict[tuple[str, UUID], Waiting] = {}  # what has no answer yet, wherever it waits
         self._writers: list[asyncpg.Connection[asyncpg.Record] | None] = [None] * WRITERS
         self._idle_writers = list(range(WRITERS))
         self._tasks: set[asyncio.Task[None]] = set()
-        self._isolation = Isolation(database, commit=commit, spawn=self._spawn)
-        self._wide: set[Target] = set()
+        self._known = KnownTargets()
+        self._isolation = Isolation(
+            database, commit=commit, known=self._known, spawn=self._spawn, requeue=self._requeue
+        )
         self._scheduled = False
 
     async def submit(self, send: Send) -> tuple[SendOutcome, bool]:
         """Commit one send. Returns its outcome, and whether this call was the one that made it.
 
         Raises UnavailableError when the outcome is not known within 5 s, IdempotencyConflictError when
-        another request with the same key is waiting in the queue.
+        another request with the same key has no answer yet.
         """
-        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + REQUEST_SECONDS
         key = (send.sender_id, send.client_message_id)
-        twin = self._by_key.get(key)
-        if twin is not None:
+        while (twin := self._by_key.get(key)) is not None:
             if twin.send.request_hash != send.request_hash:
                 raise IdempotencyConflictError
-            future = loop.create_future()
-            twin.others.append(future)
-        else:
-            if len(self._waiting) >= MAX_WAITING:
-                raise UnavailableError
-            waiting = Waiting(send, time.monotonic() + REQUEST_SECONDS)
-            future = waiting.first
-            self._waiting.append(waiting)
-            self._by_key[key] = waiting
-            self._schedule()
-        # The future is this caller's alone: who gives up, or hangs up, takes the outcome from nobody else.
-        timer = loop.call_later(REQUEST_SECONDS, _give_up, future)
-        try:
-            return await future, twin is None
-        finally:
-            timer.cancel()
+            outcome = await _outcome(twin.join(deadline), deadline)
+            if twin.send.token_issued_at == send.token_issued_at:
+                return outcome, False
+            # One of the tokens may be revoked and the other not: this request is answered for its own.
+        if len(self._waiting) >= MAX_WAITING:
+            raise UnavailableError
+        waiting = self._by_key[key] = Waiting(send, deadline, self._forget)
+        self._waiting.append(waiting)
+        self._schedule()
+        return await _outcome(waiting.first, deadline), True
 
     async def close(self) -> None:
         """Wait until everything that was submitted has its outcome, then close the writers."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=REQUEST_SECONDS)
+        while self._tasks or self._waiting:
+            await asyncio.wait(set(self._tasks) or {asyncio.create_task(asyncio.sleep(0))}, timeout=REQUEST_SECONDS)
         for writer in self._writers:
             if writer is not None:
                 with contextlib.suppress(Exception):
@@ -110,18 +106,25 @@ class SendQueue:
         batch: list[Waiting] = []
         now = time.monotonic()
         while self._waiting and len(batch) < MAX_BATCH:
-            is_wide = self._waiting[0].send.target in self._wide
-            if is_wide and batch:
+            goes_alone = self._known.goes_alone(self._waiting[0].target)
+            if goes_alone and batch:
                 break  # thousands of inboxes: nobody else should wait for them
             waiting = self._waiting.popleft()
-            self._by_key.pop((waiting.send.sender_id, waiting.send.client_message_id), None)
             if waiting.deadline <= now:
                 waiting.fail()
             elif not self._isolation.takes(waiting):
                 batch.append(waiting)
-                if is_wide:
+                if goes_alone:
                     break
         return batch
+
+    def _requeue(self, freed: list[Waiting]) -> None:
+        # Before everything else: they came before it.
+        self._waiting.extendleft(reversed(freed))
+        self._start_batches()
+
+    def _forget(self, waiting: Waiting) -> None:
+        del self._by_key[waiting.send.sender_id, waiting.send.client_message_id]
 
     async def _run_batch(self, number: int, batch: list[Waiting]) -> None:
         try:
@@ -141,6 +144,11 @@ class SendQueue:
                 await asyncio.sleep(random.uniform(0.001, 0.01) * 2**attempt)  # noqa: S311 - jitter
             except (asyncpg.LockNotAvailableError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
                 break
+            except asyncpg.QueryCanceledError as error:
+                if len(batch) == 1:
+                    return _fail(batch, error)
+                self._known.send_alone({waiting.target for waiting in batch})  # too much for one statement
+                break
             except (*UNAVAILABLE, UnavailableError) as error:
                 # The commit may or may not have happened: the same keys again will tell.
                 self._discard_writer(number)
@@ -151,17 +159,10 @@ class SendQueue:
                 self._discard_writer(number)
                 break
             else:
-                self._learn_width(sends, outcomes)
+                self._known.learn(batch, outcomes)
                 return _resolve(batch, outcomes)
-        await self._isolation.run(batch)
+        await self._isolation.take_over(batch)
         return None
-
-    def _learn_width(self, sends: list[Send], outcomes: list[SendOutcome]) -> None:
-        for send, outcome in zip(sends, outcomes, strict=True):
-            if len(outcome.recipients) > WIDE_RECIPIENTS:
-                if len(self._wide) > MAX_WAITING:
-                    self._wide.clear()
-                self._wide.add(send.target)
 
     # --- Connections and tasks -------------------------------------------------------------------
 
@@ -186,6 +187,15 @@ class SendQueue:
         task.add_done_callback(self._tasks.discard)
 
 
+async def _outcome(future: asyncio.Future[SendOutcome], deadline: float) -> SendOutcome:
+    # The future is this caller's alone: who gives up, or hangs up, takes the outcome from nobody else.
+    timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), _give_up, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
 def _give_up(future: asyncio.Future[SendOutcome]) -> None:
     if not future.done():
         future.set_exception(UnavailableError())
@@ -204,4 +214,4 @@ def _fail(batch: Sequence[Waiting], error: Exception) -> None:
 
 def _is_lost_connection(error: Exception) -> bool:
     """Whether a new connection may answer at once: not after a time-out, not when none can be made."""
-    return not isinstance(error, (TimeoutError, UnavailableError, asyncpg.QueryCanceledError))
+    return not isinstance(error, (TimeoutError, UnavailableError))

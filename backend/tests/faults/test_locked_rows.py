@@ -12,6 +12,8 @@ from tests.support.servers import new_user
 
 pytestmark = pytest.mark.faults
 
+SLACK_SECONDS = 0.5  # for a machine under load
+
 
 async def test_one_item_that_waits_takes_none_along(start_server, database_url, connection, meter):
     """Protocol 2.5: each item its own answer, the others delayed by at most 500 ms, every seq dense."""
@@ -68,6 +70,84 @@ async def test_one_item_that_waits_takes_none_along(start_server, database_url, 
         await holder.close()
     assert results[2]["id"] == duplicate["id"]
     assert (await server.send(ada, held, "free again"))["content"] == "free again"
+    assert await connection.fetchval(DENSE) is True
+
+
+@pytest.mark.slow
+async def test_many_who_write_to_one_held_inbox_delay_nobody_else(start_server, database_url, connection):
+    """Protocol 2.5: 256 senders wait for one row; others, compared with the calm, by at most 500 ms more."""
+    server = await start_server()
+    held = new_user("held")
+    crowd = [new_user("crowd") for _ in range(256)]
+    pairs = [(new_user("ada"), new_user("bob")) for _ in range(20)]
+    await server.know(held, *crowd, *(user for pair in pairs for user in pair))
+
+    async def send(sender: str, recipient: str) -> tuple[int, float]:
+        started = time.monotonic()
+        body = {"recipient_id": recipient, "content": "x"}
+        status, _ = await server.call("POST", "/messages/send", user=sender, json=body)
+        return status, time.monotonic() - started
+
+    async def one_after_the_other() -> tuple[set[int], float]:
+        sending = []
+        for sender, recipient in pairs:
+            sending.append(asyncio.create_task(send(sender, recipient)))
+            await asyncio.sleep(0.1)
+        answers = await asyncio.gather(*sending)
+        return {status for status, _ in answers}, max(seconds for _, seconds in answers)
+
+    crowded = [asyncio.create_task(send(user, held)) for user in crowd]
+    statuses, calm_seconds = await one_after_the_other()
+    assert statuses == {status for status, _ in await asyncio.gather(*crowded)} == {201}
+
+    holder = await asyncpg.connect(database_url)
+    try:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("UPDATE inbox_heads SET head = head WHERE user_id = $1", held)
+        crowded = [asyncio.create_task(send(user, held)) for user in crowd]
+        statuses, seconds = await one_after_the_other()
+        assert statuses == {201}
+        assert seconds < calm_seconds + 0.5 + SLACK_SECONDS
+        await transaction.rollback()
+        freed_at = time.monotonic()
+        answers = await asyncio.gather(*crowded)
+    finally:
+        await holder.close()
+    assert {status for status, _ in answers} == {201}
+    assert time.monotonic() - freed_at < 1.5
+    assert await connection.fetchval(DENSE) is True
+
+
+async def test_a_busy_conversation_goes_on_after_it_was_held_for_a_moment(start_server, database_url, connection):
+    """Protocol 2.5: what has gathered is sent at once, and later sends wait for nothing."""
+    server = await start_server()
+    ada, *members = [new_user("member") for _ in range(8)]
+    await server.know(ada, *members)
+    group = await server.group(ada, *members)
+    statuses: list[int] = []
+
+    async def write(user: str, until: float) -> None:
+        while time.monotonic() < until:
+            body = {"conversation_id": group, "content": "x"}
+            status, _ = await server.call("POST", "/messages/send", user=user, json=body)
+            statuses.append(status)
+
+    holder = await asyncpg.connect(database_url)
+    try:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("SELECT 1 FROM conversations WHERE id = $1 FOR NO KEY UPDATE", group)
+        writing = asyncio.gather(*(write(members[n % 7], time.monotonic() + 2) for n in range(60)))
+        await asyncio.sleep(0.7)
+        assert not statuses
+        await transaction.rollback()
+        await asyncio.sleep(0.8)
+        assert len(statuses) > 60
+        await writing
+    finally:
+        await holder.close()
+    assert set(statuses) == {201}
     assert await connection.fetchval(DENSE) is True
 
 

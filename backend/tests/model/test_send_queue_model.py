@@ -169,5 +169,6 @@ async def _play(steps: list[Any], script: list[str]) -> None:
         if outcome.outcome == "created" and is_first:
             created.append(send.client_message_id)
     assert len(created) == len(set(created))
-    assert (queue._by_key, queue._isolation._held, list(queue._waiting)) == ({}, {}, [])
+    assert (queue._by_key, queue._isolation._lanes, list(queue._waiting)) == ({}, {}, [])
+    assert (queue._isolation._size, queue._isolation._held_users) == (0, {})
     assert sorted(queue._idle_writers) == [0, 1]

@@ -1,0 +1,218 @@
+"""The send queue where rows are held or too many, at rates that matter. PostgreSQL is a clock and a rule.
+
+A commit takes 4 ms and 0.1 ms for each send, or, where a row is held, the whole of its lock time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.db.pool import UNAVAILABLE
+from app.db.sends import Send, SendOutcome
+from app.errors import UnavailableError
+from app.services import send_queue
+from app.services.send_queue import SendQueue
+from tests.batches import new_send
+
+PROMISED_SECONDS = 0.5  # protocol 2.5
+SLACK_SECONDS = 0.5  # for a machine under load
+
+
+class Rows:
+    """Which sends meet a held row, and which commits are too large."""
+
+    def __init__(self) -> None:
+        self.is_held: Callable[[Send], bool] = lambda _: False
+        self.is_too_much: Callable[[Sequence[Send]], bool] = lambda _: False
+        self.revoked_tokens: set[Any] = set()
+        self.committed: list[Send] = []
+        self._conversation = asyncio.Lock()  # the row of the only group there is
+        self.recipients: Callable[[Send], Sequence[tuple[str, int]]] = lambda _: ()
+
+    async def connect(self, **_: str) -> Any:
+        return SimpleNamespace(is_closed=lambda: False, terminate=lambda: None, close=_closed)
+
+    @asynccontextmanager
+    async def acquire(self):
+        try:
+            yield self
+        except UNAVAILABLE as error:
+            raise UnavailableError from error
+
+    async def commit(self, connection: Any, sends: Sequence[Send], lock_timeout_ms: int) -> list[SendOutcome]:
+        del connection
+        assert len({(send.sender_id, send.client_message_id) for send in sends}) == len(sends)
+        if any(map(self.is_held, sends)):
+            await asyncio.sleep(lock_timeout_ms / 1000)
+            raise asyncpg.LockNotAvailableError
+        is_group = any(send.conversation_id for send in sends)
+        async with self._conversation if is_group else nullcontext():
+            await asyncio.sleep(0.004 + 0.0001 * len(sends))
+            if self.is_too_much(sends):
+                raise asyncpg.QueryCanceledError
+            self.committed += sends
+        return [self._outcome(send) for send in sends]
+
+    def _outcome(self, send: Send) -> SendOutcome:
+        outcome = "revoked" if send.token_issued_at in self.revoked_tokens else "created"
+        return SendOutcome(outcome, send.message_id, None, self.recipients(send), "db")
+
+
+async def _closed(**_: object) -> None:
+    pass
+
+
+async def seconds_of(sending: Awaitable[object]) -> float:
+    started = time.monotonic()
+    await sending
+    return time.monotonic() - started
+
+
+async def is_sent(sending: Awaitable[object]) -> bool:
+    try:
+        await sending
+    except UnavailableError:
+        return False
+    return True
+
+
+def assert_nothing_is_left(queue: SendQueue) -> None:
+    isolation = queue._isolation
+    assert (queue._by_key, list(queue._waiting), queue._tasks) == ({}, [], set())
+    assert (isolation._lanes, isolation._size, isolation._held_users) == ({}, 0, {})
+
+
+async def test_a_hot_conversation_outlives_a_short_hold():
+    """Protocol 2.5: what has gathered behind half a second is sent, and nothing stays slow."""
+    rows, hot = Rows(), uuid4()
+    queue = SendQueue(rows, commit=rows.commit)  # type: ignore[arg-type]
+    started = time.monotonic()
+    rows.is_held = lambda send: send.conversation_id == hot and 0.2 <= time.monotonic() - started < 0.7
+    sending: list[asyncio.Task[bool]] = []
+    seen_held = False
+    while (elapsed := time.monotonic() - started) < 2.5:
+        while len(sending) < elapsed * 800:
+            send = new_send(f"user {len(sending)}", conversation_id=hot)
+            sending.append(asyncio.create_task(is_sent(queue.submit(send))))
+        seen_held |= bool(queue._isolation._lanes)
+        await asyncio.sleep(0.005)
+    assert seen_held
+    assert not queue._isolation._lanes  # back on the ordinary path, under load
+    assert all(await asyncio.gather(*sending))
+    assert await seconds_of(queue.submit(new_send("late", conversation_id=hot))) < PROMISED_SECONDS
+    await queue.close()
+    assert_nothing_is_left(queue)
+
+
+@pytest.mark.parametrize("by_conversation", [False, True])
+async def test_many_senders_to_one_held_inbox_delay_nobody_else(by_conversation):
+    """Protocol 2.5: others wait 500 ms at most; when the row is free, all that have not expired are sent."""
+    rows = Rows()
+    queue = SendQueue(rows, commit=rows.commit)  # type: ignore[arg-type]
+    talks = {uuid4(): f"user {n}" for n in range(256)}
+    rows.recipients = lambda send: [(talks[send.conversation_id], 1), ("held", 1)] if send.conversation_id else ()
+
+    def to_held() -> list[asyncio.Task[bool]]:
+        targets = [{"conversation_id": each} if by_conversation else {"recipient_id": "held"} for each in talks]
+        sends = [new_send(user, **target) for user, target in zip(talks.values(), targets, strict=True)]
+        return [asyncio.create_task(is_sent(queue.submit(send))) for send in sends]
+
+    await asyncio.gather(*to_held())  # who has written once is known
+    rows.is_held = lambda send: send.recipient_id == "held" or send.conversation_id is not None
+    crowd = to_held()
+    others = []
+    for n in range(40):
+        send = new_send(f"ada {n}", recipient_id=f"bob {n}")
+        others.append(asyncio.create_task(seconds_of(queue.submit(send))))
+        await asyncio.sleep(0.03)
+    assert max(await asyncio.gather(*others)) < PROMISED_SECONDS + SLACK_SECONDS
+    assert not any(task.done() for task in crowd)
+    rows.is_held = lambda _: False
+    assert await seconds_of(asyncio.gather(*crowd)) < 1
+    assert all(task.result() for task in crowd)
+    await queue.close()
+    assert_nothing_is_left(queue)
+
+
+async def test_sends_of_one_sender_to_a_held_conversation_keep_their_order():
+    rows, held = Rows(), uuid4()
+    queue = SendQueue(rows, commit=rows.commit)  # type: ignore[arg-type]
+    is_free = False
+    rows.is_held = lambda send: not is_free and send.conversation_id == held
+    sends = [new_send("ada", conversation_id=held) for _ in range(150)]
+    sending = []
+    for n, send in enumerate(sends):  # some in the batch that fails, some while it is looked at, some later
+        sending.append(asyncio.create_task(queue.submit(send)))
+        await asyncio.sleep(0.25 if n in {0, 30} else 0.005)
+        is_free = is_free or n == 100
+    await asyncio.gather(*sending)
+    assert rows.committed == sends
+    await queue.close()
+
+
+async def test_held_sends_are_bounded_and_refuse_nobody_else(monkeypatch):
+    monkeypatch.setattr("app.services.send_isolation.MAX_HELD", 100)
+    monkeypatch.setattr(send_queue, "REQUEST_SECONDS", 1.5)
+    rows, held = Rows(), uuid4()
+    queue = SendQueue(rows, commit=rows.commit)  # type: ignore[arg-type]
+    rows.is_held = lambda send: send.conversation_id == held
+    first = asyncio.create_task(is_sent(queue.submit(new_send("ada", conversation_id=held))))
+    await asyncio.sleep(0.3)
+    crowd = [asyncio.create_task(is_sent(queue.submit(new_send(f"{n}", conversation_id=held)))) for n in range(300)]
+    await asyncio.sleep(0.05)
+    assert sum(task.done() for task in crowd) == 201
+    assert await is_sent(queue.submit(new_send("cleo", recipient_id="bob")))
+    assert await seconds_of(asyncio.gather(first, *crowd)) < 2
+    assert await seconds_of(queue.close()) < 1
+    assert_nothing_is_left(queue)
+
+
+async def test_what_is_too_much_for_one_statement_is_sent_one_by_one_from_then_on():
+    rows, wide = Rows(), uuid4()
+    queue = SendQueue(rows, commit=rows.commit)  # type: ignore[arg-type]
+    failed: list[int] = []
+
+    def is_too_much(sends: Sequence[Send]) -> bool:
+        is_it = sum(send.conversation_id == wide for send in sends) > 1
+        if is_it:
+            failed.append(len(sends))
+        return is_it
+
+    rows.is_too_much = is_too_much
+    rows.recipients = lambda send: [(f"{n}", 1) for n in range(201 if send.conversation_id == wide else 2)]
+    sends = [new_send(f"user {n}", conversation_id=wide) for n in range(60)]
+    innocent = new_send("ada", recipient_id="bob")
+    await asyncio.gather(*(queue.submit(send) for send in [*sends, innocent]))
+    await asyncio.gather(*(queue.submit(new_send(f"user {n}", conversation_id=wide)) for n in range(60)))
+    assert failed == [61]
+    assert queue._known.goes_alone(sends[0].target)
+    assert not queue._known.goes_alone(innocent.target)
+    await queue.close()
+    assert_nothing_is_left(queue)
+
+
+async def test_a_request_with_another_token_is_answered_for_its_own():
+    """Protocol 2.4: one with the same token shares the answer; a revoked one is not caught, nor catches it."""
+    rows = Rows()
+    rows.revoked_tokens = {1}
+    queue = SendQueue(rows, commit=rows.commit)  # type: ignore[arg-type]
+    key = uuid4()
+    tokens = [1, 2, 1, 2]
+    answers = await asyncio.gather(
+        *(
+            queue.submit(new_send("ada", recipient_id="bob", client_message_id=key, token_issued_at=token))
+            for token in tokens
+        )
+    )
+    assert [outcome.outcome for outcome, _ in answers] == ["revoked", "created", "revoked", "created"]
+    await queue.close()
+    assert_nothing_is_left(queue)
