@@ -19,6 +19,7 @@ import structlog
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import deadline
 from app.api import request_body
 from app.api.error_handlers import Headers, RenderedProblem, problem_of, render, request_id_of
 from app.api.paths import API_PREFIX, SEND_PATH, STREAM_PATH
@@ -112,14 +113,18 @@ class Edge:
             return
         timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._give_up, scope, response)
         try:
-            await self._app(scope, receive, response.send)
+            with deadline.within(ANSWER_SECONDS):
+                await self._app(scope, receive, response.send)
         finally:
             timer.cancel()
             if response.late is not None:  # it may not have begun yet, and who returns without an answer gives a 500
                 await response.late
 
     def _give_up(self, scope: Scope, response: _Response) -> None:
-        """Answer that there is no answer. Nothing is cancelled: what is being committed must still be told."""
+        """Answer that there is no answer. Nothing is cancelled: what is being committed must still be told.
+
+        Nor is anything more begun (app/deadline.py).
+        """
         if response.status is None:
             response.give_up(problem_of(UnavailableError(), scope))
 

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from app import deadline
 from app.db.conversations import conversation_from_row
 from app.db.statements import statements
 from app.errors import NotFoundError
@@ -56,12 +57,16 @@ class Changes:
     has_more: bool
 
 
-async def commit(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Run `work` in a transaction; when this returns it is committed.
+async def commit(
+    database: Database, work: Callable[[Connection], Awaitable[T]], *, conversation_id: UUID | None = None
+) -> T:
+    """Run `work` in a transaction, when it is its turn; when this returns it is committed.
 
-    It runs again when PostgreSQL asks for it, so it must not do what a rollback does not undo.
+    What locks a conversation names it; the caller has seen that the user is a member: nobody else waits. The work
+    runs again when PostgreSQL asks for it, so it must not do what a rollback does not undo. Raises
+    UnavailableError.
     """
-    async with aclosing(database.transactions()) as attempts:
+    async with database.turns.turn(conversation_id), aclosing(database.transactions()) as attempts:
         async for transaction in attempts:
             async with transaction as connection:
                 result = await work(connection)
@@ -69,8 +74,14 @@ async def commit(database: Database, work: Callable[[Connection], Awaitable[T]])
 
 
 async def lock_conversation(connection: Connection, user_id: str, conversation_id: UUID) -> None:
-    """Keep every other change and send out until the commit. NotFoundError unless a member asks."""
-    if await connection.fetchval(_SQL["lock_conversation"], user_id, conversation_id) is None:
+    """Keep every other change and send out until the commit. NotFoundError unless a member asks.
+
+    Raises UnavailableError where the lock came too late for the request: another may have changed, and been
+    told that it has, what this one would overwrite.
+    """
+    locked = await connection.fetchval(_SQL["lock_conversation"], user_id, conversation_id)
+    deadline.seconds_left()
+    if locked is None:
         raise NotFoundError
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from app.db.shared_statement import SharedStatement
 from app.db.statements import statements
@@ -22,8 +23,6 @@ PAGE_SIZE: Final = 100  # messages
 PAGE_BYTES: Final = 128 * 1024  # of text: what a stream holds for a client that does not read
 MAX_STATEMENTS: Final = 3  # at once: a storm of reconnects leaves connections for the senders
 ASK_SECONDS: Final = 8.0
-
-_TRIM_LOCK: Final = 0x6741504D
 
 _SQL = statements("inbox")
 
@@ -70,13 +69,28 @@ def _missed(rows: Sequence[asyncpg.Record]) -> Missed:
     return Missed(first["database_epoch"], first["head"], first["change"], first["tokens_valid_after"], messages)
 
 
-async def trim(database: Database, *, days: int, max_rows: int) -> int:
-    """Remove entries older than `days`, at most `max_rows`; 0 when another process is at it.
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What one piece of retention did: how many rows it removed, and whether all users have been visited."""
 
+    rows: int
+    is_end: bool
+
+
+async def trim(
+    database: Database, *, days: int, max_users: int, max_rows: int, pause_seconds: float, rest_seconds: float
+) -> Trimmed | None:
+    """Remove entries older than `days` from the next inboxes; None when it is another process' turn, or nobody's.
+
+    The next piece may come after `pause_seconds`, the next round after `rest_seconds`, from any process.
     A cursor below what was removed is answered with `resync`. Raises UnavailableError.
     """
     async with database.acquire() as connection, connection.transaction():
-        if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _TRIM_LOCK):
-            return 0
-        status = await connection.execute(_SQL["trim"], days, max_rows)
-        return int(status.removeprefix("DELETE "))
+        after_user_id = await connection.fetchval(_SQL["take_turn_to_trim"])
+        if after_user_id is None:
+            return None
+        row: Any = await connection.fetchrow(_SQL["trim"], after_user_id, max_users, days, max_rows)
+        trimmed = Trimmed(row["removed_rows"], row["is_end"])
+        goes_on_after = "" if trimmed.is_end else row["after_user_id"] or after_user_id
+        await connection.execute(_SQL["note_trimmed"], goes_on_after, rest_seconds if trimmed.is_end else pause_seconds)
+        return trimmed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app import deadline
 from app.db.statements import statements
 from app.errors import NotFoundError
 from app.events import Message
@@ -49,6 +50,14 @@ async def visible_message(database: Database, user_id: str, message_id: UUID) ->
     return _message(await database.fetchrow(_SQL["visible_message"], user_id, message_id))
 
 
+async def conversation_of(database: Database, user_id: str, message_id: UUID) -> UUID:
+    """Give the conversation of a message to one who may read it. Raises NotFoundError."""
+    found: UUID | None = await database.fetchval(_SQL["conversation_of"], user_id, message_id)
+    if found is None:
+        raise NotFoundError
+    return found
+
+
 async def history(
     database: Database,
     user_id: str,
@@ -74,8 +83,10 @@ async def history(
 
 
 async def lock_message(connection: Connection, user_id: str, message_id: UUID) -> FoundMessage:
-    """Lock a message's conversation, then read the message. NotFoundError unless a reader asks."""
-    if await connection.fetchval(_SQL["lock_conversation_of"], user_id, message_id) is None:
+    """Lock a message's conversation, as `changes.lock_conversation` does, then read the message."""
+    locked = await connection.fetchval(_SQL["lock_conversation_of"], user_id, message_id)
+    deadline.seconds_left()
+    if locked is None:
         raise NotFoundError
     row = await connection.fetchrow(_SQL["message_and_role"], user_id, message_id)
     if row is None:  # removed while waiting for the lock

@@ -1,7 +1,8 @@
 """The connections to PostgreSQL, each with a bound on everything it may wait for.
 
 Deadlines nest, so that the innermost one speaks first and the connection stays usable:
-lock 2 s < statement 3 s < command 4 s < use of a connection 4.5 s < request 5 s.
+lock 2 s < statement 3 s < command 4 s < use of a connection 4.5 s < request 5 s. A request uses connections one
+after the other: none is lent past its deadline (app/deadline.py), and what was begun before goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from app import deadline
+from app.db.turns import Turns
 from app.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -28,8 +31,10 @@ COMMAND_SECONDS = 4
 USE_SECONDS = 4.5  # from asking for a connection to having done with it, whatever is run on it
 ATTEMPTS = 3  # of a transaction that PostgreSQL itself asks to run again (40001, 40P01)
 
+LOCK_SECONDS = 2
+
 SESSION_SETTINGS = {
-    "lock_timeout": "2000",
+    "lock_timeout": f"{LOCK_SECONDS}s",
     "statement_timeout": "3000",
     "idle_in_transaction_session_timeout": "5000",
     "jit": "off",  # compiling costs more than any statement here takes
@@ -69,6 +74,7 @@ class Database:
     def __init__(self, url: str, *, max_size: int = 10) -> None:
         """Take the URL; `open` connects."""
         self.url = url
+        self.turns = Turns()
         self._max_size = max_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
@@ -96,10 +102,12 @@ class Database:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """Lend a connection. Raises UnavailableError when PostgreSQL does not answer in time."""
+        """Lend a connection. Raises UnavailableError when PostgreSQL does not answer, or the request was answered."""
         try:
             pool = self._pool or await self._open()
-            async with asyncio.timeout(USE_SECONDS) as limit, pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            seconds = min(ACQUIRE_SECONDS, deadline.seconds_left())
+            async with asyncio.timeout(USE_SECONDS) as limit, pool.acquire(timeout=seconds) as connection:
+                deadline.seconds_left()
                 backend = connection.get_server_pid()
                 self._lent.add(backend)
                 try:
@@ -208,4 +216,7 @@ class _Attempt:
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[Connection]:
         async with self._database.acquire() as connection, connection.transaction():
+            left = deadline.seconds_left()
+            if left < LOCK_SECONDS:  # nobody waits for a row, and keeps a connection from others, after the answer
+                await connection.execute(f"SET LOCAL lock_timeout = {max(1, int(left * 1000))}")
             yield connection

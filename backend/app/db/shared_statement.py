@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from app import deadline
 from app.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class SharedStatement(Generic[Q, A]):
     def _start(self) -> None:
         while self._asks and len(self._running) < self._max_statements:
             batch, self._asks = self._asks[:MAX_ASKERS], self._asks[MAX_ASKERS:]
-            task = asyncio.get_running_loop().create_task(self._answer(batch))
+            task = asyncio.get_running_loop().create_task(self._answer(batch), context=deadline.of_nobody())
             self._running.add(task)
             task.add_done_callback(self._on_answered)
 

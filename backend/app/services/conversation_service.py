@@ -88,7 +88,8 @@ class ConversationService:
             seen = await conversations.conversation(connection, user_id, conversation_id)
             return seen, update
 
-        conversation, update = await commit(self._database, set_title)
+        await members.require_member(self._database, user_id, conversation_id)
+        conversation, update = await commit(self._database, set_title, conversation_id=conversation_id)
         self._publisher.change_per_reader("conversation_updated", update.payloads, recipients=update.recipients)
         return conversation
 

@@ -63,7 +63,8 @@ class MembershipService:
                 raise NotFoundError
             return now, present is None, update
 
-        member, is_new, update = await commit(self._database, put)
+        await members.require_member(self._database, owner_id, conversation_id)
+        member, is_new, update = await commit(self._database, put, conversation_id=conversation_id)
         self._publisher.change_per_reader("conversation_updated", update.payloads, recipients=update.recipients)
         return member, is_new
 
@@ -92,7 +93,8 @@ class MembershipService:
                 removed_id=user_id,
             )
 
-        update = await commit(self._database, remove)
+        await members.require_member(self._database, actor_id, conversation_id)
+        update = await commit(self._database, remove, conversation_id=conversation_id)
         self._publisher.change_per_reader("conversation_updated", update.payloads, recipients=update.recipients)
 
     async def _add(

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
 import uuid_utils.compat as uuid7
 
-from app import errors
+from app import deadline, errors
 from app.db import members, messages, sends
 from app.db.changes import commit
 from app.services import message_changes
 from app.services.send_queue import SendQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
     from app.auth import Principal
-    from app.db.pool import Database
+    from app.db.pool import Connection, Database
     from app.events import Message
     from app.services.message_changes import ChangedMessage
     from app.services.messaging.publisher import Publisher
@@ -79,13 +80,17 @@ class MessageService:
         if outcome.message is not None:
             return outcome.message, is_first
         if outcome.outcome == "repeat":
-            stored = await messages.own_message(self._database, sender.user_id, outcome.message_id)
-            if outcome.message_id != send.message_id:
-                return stored, False
-            # Committed by an attempt whose answer was lost with its connection: nobody has been told.
-            self._publisher.read_again(await members.user_ids(self._database, stored.conversation_id))
-            return stored, True
+            return await self._stored(sender, send, outcome.message_id)
         raise _refusal(outcome.outcome)
+
+    async def _stored(self, sender: Principal, send: sends.Send, message_id: UUID) -> tuple[Message, bool]:
+        if message_id != send.message_id:
+            return await messages.own_message(self._database, sender.user_id, message_id), False
+        # Committed by an attempt whose answer was lost with its connection: nobody has been told. However late it is.
+        with deadline.within(math.inf):
+            stored = await messages.own_message(self._database, sender.user_id, message_id)
+            self._publisher.read_again(await members.user_ids(self._database, stored.conversation_id))
+        return stored, True
 
     async def _submit(self, send: sends.Send) -> tuple[sends.SendOutcome, bool]:
         try:
@@ -102,8 +107,9 @@ class MessageService:
 
     async def edit_message(self, user_id: str, message_id: UUID, *, content: str) -> Message:
         """Change one's own message. Raises ForbiddenError for another's, and for a deleted one."""
-        edited = await commit(
-            self._database,
+        edited = await self._change(
+            user_id,
+            message_id,
             lambda connection: message_changes.edit(connection, user_id, message_id, content=content),
         )
         self._publish_change("message_edited", edited.message, changed=edited)
@@ -111,9 +117,8 @@ class MessageService:
 
     async def delete_message(self, user_id: str, message_id: UUID) -> None:
         """Erase a message for good, leaving its place. Raises ForbiddenError unless one's own or an owner."""
-        deleted = await commit(
-            self._database,
-            lambda connection: message_changes.delete(connection, user_id, message_id),
+        deleted = await self._change(
+            user_id, message_id, lambda connection: message_changes.delete(connection, user_id, message_id)
         )
         message = deleted.message
         tombstone = {
@@ -126,19 +131,25 @@ class MessageService:
 
     async def put_reaction(self, user_id: str, message_id: UUID, *, emoji: str) -> None:
         """React. Raises ForbiddenError for a deleted message, InvalidRequestError for a 21st emoji."""
-        reacted = await commit(
-            self._database,
-            lambda connection: message_changes.react(connection, user_id, message_id, emoji=emoji),
+        reacted = await self._change(
+            user_id, message_id, lambda connection: message_changes.react(connection, user_id, message_id, emoji=emoji)
         )
         self._publish_reactions(reacted)
 
     async def delete_reaction(self, user_id: str, message_id: UUID, *, emoji: str) -> None:
         """Take a reaction back."""
-        unreacted = await commit(
-            self._database,
+        unreacted = await self._change(
+            user_id,
+            message_id,
             lambda connection: message_changes.unreact(connection, user_id, message_id, emoji=emoji),
         )
         self._publish_reactions(unreacted)
+
+    async def _change(
+        self, user_id: str, message_id: UUID, work: Callable[[Connection], Awaitable[ChangedMessage]]
+    ) -> ChangedMessage:
+        conversation_id = await messages.conversation_of(self._database, user_id, message_id)
+        return await commit(self._database, work, conversation_id=conversation_id)
 
     def _publish_reactions(self, changed: ChangedMessage) -> None:
         message = changed.message

@@ -13,18 +13,35 @@ from app.errors import UnavailableError
 if TYPE_CHECKING:
     from app.db.pool import Database
 
-PAUSE_SECONDS: Final = 600.0
-PIECE_ROWS: Final = 5000  # in one statement: well under its time-out
+# One piece: far below the time-out of a statement, also where every row has to come from a slow disk.
+PIECE_USERS: Final = 200
+PIECE_ROWS: Final = 1000
+PIECE_PAUSE_SECONDS: Final = 0.1  # senders go first; a million users take ten minutes
+ROUND_PAUSE_SECONDS: Final = 3600.0  # between two visits to all users: it is about days
+TURN_PAUSE_SECONDS: Final = 600.0  # until a process asks whether it is its turn
 
 _log = structlog.get_logger(__name__)
 
 
 async def keep_trimming(database: Database, *, days: int) -> None:
-    """Trim every ten minutes until cancelled; of several processes one does it at a time."""
+    """Visit all inboxes every hour until cancelled; of several processes one does it at a time."""
     while True:
         try:
-            while await inbox.trim(database, days=days, max_rows=PIECE_ROWS) == PIECE_ROWS:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)  # senders go first
+            while await _trim_piece(database, days):  # noqa: ASYNC110
+                await asyncio.sleep(PIECE_PAUSE_SECONDS)
         except UnavailableError:
             _log.warning("retention_postponed")
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(TURN_PAUSE_SECONDS)
+
+
+async def _trim_piece(database: Database, days: int) -> bool:
+    """Give whether this process goes on."""
+    trimmed = await inbox.trim(
+        database,
+        days=days,
+        max_users=PIECE_USERS,
+        max_rows=PIECE_ROWS,
+        pause_seconds=PIECE_PAUSE_SECONDS,
+        rest_seconds=ROUND_PAUSE_SECONDS,
+    )
+    return trimmed is not None and not trimmed.is_end

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from app import deadline
 from app.db.pool import RETRYABLE, UNAVAILABLE
 from app.errors import IdempotencyConflictError, UnavailableError
 from app.observability import log_defect, stats
@@ -182,7 +183,7 @@ class SendQueue:
         async def run() -> None:
             await work
 
-        task = asyncio.get_running_loop().create_task(run())
+        task = asyncio.get_running_loop().create_task(run(), context=deadline.of_nobody())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -15,8 +15,8 @@ VERSIONS = Path(migrations.__file__).parent / "versions"
 NEWER = """
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 
 def _newer(folder: Path, statement: str) -> list[Path]:
-    (folder / "0003_newer.py").write_text(NEWER.format(statement=statement))
+    (folder / "0004_newer.py").write_text(NEWER.format(statement=statement))
     return [VERSIONS, folder]
 
 
@@ -49,7 +49,7 @@ async def test_a_migration_that_must_wait_stands_in_nobodys_way(database_url, co
     await asyncio.wait_for(migrating, 20)
     assert max(waits) > 0.2, "nobody ever waited: the migration has not tried"
     assert max(waits) < 2
-    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0003"
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0004"
     assert await connection.fetch("SELECT added FROM messages") == []
 
 

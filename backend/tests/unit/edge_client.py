@@ -1,6 +1,7 @@
 """A small app behind the edge, and a way to ask it without a socket."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import orjson
 from fastapi import APIRouter, FastAPI, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from app import deadline
 from app.api import error_handlers
 from app.api.body import JsonRoute
 from app.api.edge import Edge
@@ -53,8 +55,12 @@ async def fails(how: str) -> None:
 
 @router.get("/slow")
 async def slow() -> dict[str, str]:
+    deadline.seconds_left()
     await asyncio.sleep(0.2)
     finished.append("slow")
+    with contextlib.suppress(UnavailableError):
+        deadline.seconds_left()
+        finished.append("began more")
     return {"item": "late"}
 
 

@@ -29,6 +29,12 @@ SELECT c.rev, (
 FROM members AS mine JOIN conversations AS c ON c.id = mine.conversation_id
 WHERE mine.user_id = $1 AND mine.conversation_id = $2
 
+-- name: conversation_of
+-- The conversation of a message, for one who may read it.
+SELECT m.conversation_id
+FROM messages AS m JOIN members AS mine ON mine.conversation_id = m.conversation_id AND m.seq > mine.joined_seq
+WHERE mine.user_id = $1 AND m.id = $2
+
 -- name: lock_conversation_of
 -- Lock the conversation of a message for one who may read it; anyone else waits for nothing and gets nothing.
 SELECT c.id FROM conversations AS c

@@ -124,7 +124,7 @@ async def test_a_migration_runs_under_load(scene):
     cluster = await scene.start()
     newer = cluster.folder / "newer"
     newer.mkdir()
-    (newer / "0003_more.py").write_text(NEWER)
+    (newer / "0004_more.py").write_text(NEWER)
 
     probes: list[Answer] = []
 
@@ -184,8 +184,8 @@ NEWER = '''
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:

@@ -1,0 +1,140 @@
+"""Retention on a real PostgreSQL: what it takes, what it leaves, and what it reads to find out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from app.db.inbox import Trimmed, trim
+from app.db.pool import Database
+
+USERS = 30
+DAYS = 10
+
+DAY = """
+WITH moved AS (
+    UPDATE inbox_heads SET head = head + $1 RETURNING user_id, head
+)
+INSERT INTO inbox (user_id, seq, message_id, created_at)
+SELECT user_id, head - $1 + n, gen_random_uuid(), now() - make_interval(days => $2)
+FROM moved, generate_series(1, $1::integer) AS n ORDER BY n, user_id
+"""
+READ = """
+SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'inbox'
+"""
+IS_MIXED = """
+SELECT bool_or(is_back) FROM (
+    SELECT created_at < lag(created_at) OVER (ORDER BY ctid) AS is_back FROM inbox
+) AS by_place
+"""
+LEFT = """
+SELECT h.user_id, count(*) AS n, min(i.seq) AS lowest, max(i.seq) AS highest, h.head
+FROM inbox_heads AS h JOIN inbox AS i USING (user_id) GROUP BY h.user_id, h.head ORDER BY h.user_id
+"""
+
+
+@pytest.fixture
+async def database(database_url: str, connection: asyncpg.Connection) -> AsyncIterator[Database]:
+    """Users with empty inboxes; one connection, so that what it has read can be counted."""
+    await connection.execute("INSERT INTO users (id) SELECT 'user-' || n FROM generate_series(10, $1) AS n", 9 + USERS)
+    await connection.execute("INSERT INTO inbox_heads (user_id) SELECT id FROM users")
+    await connection.execute("ALTER TABLE inbox SET (autovacuum_enabled = off)")
+    database = Database(database_url, max_size=1)
+    yield database
+    await database.close()
+
+
+async def _piece(
+    database: Database, *, days: int = DAYS, users: int = 7, rows: int = 50, pause: float = 0
+) -> Trimmed | None:
+    return await trim(database, days=days, max_users=users, max_rows=rows, pause_seconds=pause, rest_seconds=pause)
+
+
+async def _round(database: Database, **most: int) -> list[int]:
+    """Visit all users; give the rows of each piece."""
+    removed = []
+    while True:
+        piece = await _piece(database, **most)
+        assert piece is not None
+        removed.append(piece.rows)
+        if piece.is_end:
+            return removed
+
+
+async def _rows_read(database: Database, connection: asyncpg.Connection) -> int:
+    await database.fetchval("SELECT pg_stat_force_next_flush()")
+    await database.fetchval("SELECT 1")
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    return await connection.fetchval(READ)
+
+
+async def test_what_it_reads_does_not_grow_where_new_rows_go_into_old_pages(database, connection):
+    """Protocol 6.2: the cycle of many days. With nothing to remove it looks at one row of each user."""
+    for age in range(40, 0, -1):  # every day: new rows come, old ones go, VACUUM gives their places to the next
+        await connection.execute(DAY, 17, age)
+        assert sum(await _round(database, days=age + DAYS, rows=1000)) in {0, 17 * USERS}
+        await connection.execute("VACUUM inbox")
+    assert await connection.fetchval(IS_MIXED), "nothing was written where old rows had been"
+    before = await _rows_read(database, connection)
+    assert sum(await _round(database, days=DAYS + 1)) == 0
+    read = await _rows_read(database, connection) - before
+    assert await connection.fetchval("SELECT count(*) FROM inbox") == 17 * USERS * DAYS
+    assert read <= 2 * USERS, f"{read} rows were read"
+
+
+@pytest.mark.parametrize("users, rows", [(7, 50), (1, 1000), (1000, 3), (1000, 1)])
+async def test_every_inbox_loses_its_old_end_in_bounded_pieces(database, connection, users, rows):
+    """Protocol 6.2: and nothing else, wherever a piece ends."""
+    await connection.execute(DAY, 5, DAYS + 1)
+    await connection.execute(DAY, 4, 1)
+    await connection.execute("UPDATE inbox_heads SET head = 0 WHERE user_id = 'user-12'")
+    await connection.execute("DELETE FROM inbox WHERE user_id = 'user-12'")
+    removed = await _round(database, users=users, rows=rows)
+    assert sum(removed) == 5 * (USERS - 1)
+    assert max(removed) <= rows
+    left = await connection.fetch(LEFT)
+    assert {(row["n"], row["lowest"], row["highest"]) for row in left} == {(4, 6, 9)}
+    assert len(left) == USERS - 1
+
+
+async def test_the_newest_row_stays_however_old(database, connection):
+    await connection.execute(DAY, 5, DAYS + 1)
+    await _round(database)
+    assert {(row["n"], row["highest"]) for row in await connection.fetch(LEFT)} == {(1, 5)}
+
+
+async def test_it_stops_at_the_first_recent_row_so_that_no_hole_is_left(database, connection):
+    """Protocol 1.2: rows of two batches may be dated against their order."""
+    await connection.execute(DAY, 9, DAYS + 1)
+    await connection.execute("UPDATE inbox SET created_at = now() WHERE seq = 4")
+    await _round(database)
+    assert {(row["n"], row["lowest"]) for row in await connection.fetch(LEFT)} == {(6, 4)}
+
+
+async def test_rows_from_a_clock_that_was_far_ahead_keep_nothing_back(database, connection):
+    await connection.execute(DAY, 9, DAYS + 1)
+    await connection.execute("UPDATE inbox SET created_at = now() + interval '5 years' WHERE seq IN (1, 2, 4)")
+    await connection.execute("UPDATE inbox SET created_at = now() WHERE seq > 7")
+    await connection.execute("UPDATE retention SET next_at = now() + interval '5 years'")
+    await _round(database)
+    assert {(row["n"], row["lowest"]) for row in await connection.fetch(LEFT)} == {(2, 8)}
+
+
+async def test_of_several_processes_one_trims_and_the_next_goes_on_where_it_was(database_url, database, connection):
+    await connection.execute(DAY, 5, DAYS + 1)
+    other = Database(database_url, max_size=1)
+    try:
+        async with connection.transaction():
+            await connection.fetch("SELECT * FROM retention FOR UPDATE")
+            assert await asyncio.wait_for(_piece(database), 1) is None  # it does not wait either
+        first = await _piece(database, pause=0.2)
+        assert first == Trimmed(28, is_end=False)
+        assert await _piece(other) is None
+        await asyncio.sleep(0.25)
+        assert sum(await _round(other)) == 4 * USERS - 28
+    finally:
+        await other.close()
+    assert await connection.fetchval("SELECT after_user_id FROM retention") == ""

@@ -1,0 +1,205 @@
+"""Changes that wait: for a conversation that somebody else holds, and past the deadline of their request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from app import deadline
+from app.auth import Principal
+from app.db.changes import commit
+from app.db.inbox import InboxReader
+from app.db.pool import Database
+from app.db.sends import send_batch
+from app.db.turns import MAX_CHANGES, Turns
+from app.errors import NotFoundError, UnavailableError
+from app.services.messaging.publisher import Publisher
+from app.services.send_queue import SendQueue
+from app.services.user_service import UserService
+from tests.batches import new_send
+from tests.world import World, in_parallel
+
+if TYPE_CHECKING:
+    from app.db.pool import Connection
+
+REACTORS = 40
+HELD_SECONDS = 4.0
+
+
+@asynccontextmanager
+async def _held(world: World, conversation_id: UUID) -> AsyncIterator[asyncpg.Connection]:
+    """Hold a conversation's row, as a foreign program would, until the block ends."""
+    holder = await asyncpg.connect(world.database.url)
+    try:
+        await holder.execute("BEGIN")
+        await holder.fetch("SELECT FROM conversations WHERE id = $1 FOR NO KEY UPDATE", conversation_id)
+        yield holder
+    finally:
+        await holder.close()
+
+
+async def test_a_conversation_that_is_held_costs_those_alone_who_change_it(world):
+    """Protocol 2.5, 8.2: reads, head checks and changes elsewhere go on; who waits in vain hears so within 5 s."""
+    ada, bob, cleo = await world.users("ada", "bob", "cleo")
+    held, free = await world.group(ada, bob), await world.group(ada, cleo)
+    message, other = await world.send(ada, held.id), await world.send(ada, free.id)
+    users, inbox = UserService(world.database, Publisher(world.outlet)), InboxReader(world.database)
+    waits: dict[str, list[float]] = {"in vain": [], "reads": [], "changes": []}
+
+    async def timed(name: str, work) -> None:
+        began_at = time.monotonic()
+        try:
+            await work
+        finally:
+            waits[name].append(time.monotonic() - began_at)
+
+    async def react(number: int, until: float) -> None:
+        while time.monotonic() < until:
+            with pytest.raises(UnavailableError), deadline.within(5):
+                await timed("in vain", world.messages.put_reaction(bob, message.id, emoji=f"e{number % 15}"))
+            await asyncio.sleep(1)
+
+    async with _held(world, held.id):
+        until = time.monotonic() + HELD_SECONDS
+        reactors = [asyncio.create_task(react(number, until)) for number in range(REACTORS)]
+        await asyncio.sleep(0.2)
+        with pytest.raises(NotFoundError):  # a stranger does not even wait
+            await asyncio.wait_for(world.messages.put_reaction(cleo, message.id, emoji="x"), 1)
+        while time.monotonic() < until:
+            await asyncio.gather(
+                timed("reads", users.recognize(Principal(cleo))),
+                timed("reads", inbox.fetch_heads([cleo])),
+                timed("reads", inbox.fetch_messages_after(cleo, 0)),
+                timed("changes", world.messages.edit_message(ada, other.id, content=f"{time.monotonic()}")),
+            )
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*reactors)
+    assert len(waits["in vain"]) >= REACTORS
+    assert max(waits["in vain"]) < 5.5
+    assert max(waits["reads"] + waits["changes"]) < 1
+    await world.messages.put_reaction(bob, message.id, emoji="free")
+
+
+async def test_conversations_that_are_held_leave_connections_to_the_others(world):
+    """Protocol 8.2: more of them than changes there may be at once."""
+    ada, bob = await world.users("ada", "bob")
+    groups = [await world.group(ada, bob) for _ in range(MAX_CHANGES + 2)]
+    holder = await asyncpg.connect(world.database.url)
+    try:
+        await holder.execute("BEGIN")
+        await holder.fetch("SELECT FROM conversations WHERE created_by = $1 FOR NO KEY UPDATE", ada)
+        renaming = [asyncio.create_task(world.conversations.rename(ada, group.id, title="x")) for group in groups * 4]
+        await asyncio.sleep(0.3)
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        assert await world.database.fetchval(waiting) == MAX_CHANGES
+        await holder.execute("ROLLBACK")
+        assert {renamed.title for renamed in await asyncio.gather(*renaming)} == {"x"}
+    finally:
+        await holder.close()
+
+
+async def test_turns_of_conversations_that_nobody_changes_are_forgotten(world):
+    ada, bob = await world.users("ada", "bob")
+    group = await world.group(ada, bob)
+    await in_parallel(world.conversations.rename(ada, group.id, title=f"{n}") for n in range(20))
+    assert len(world.database.turns._of_one) == 0
+
+
+async def test_who_gives_up_waiting_for_a_turn_takes_it_from_nobody():
+    turns, conversation_id = Turns(), UUID(int=1)
+
+    async def take() -> str:
+        async with turns.turn(conversation_id):
+            return "taken"
+
+    async with turns.turn(conversation_id):
+        with deadline.within(0.05):
+            late = asyncio.create_task(take())
+        patient = asyncio.create_task(take())
+        gone = asyncio.create_task(take())
+        await asyncio.sleep(0.1)
+        gone.cancel()
+        with pytest.raises(UnavailableError):
+            await late
+    assert await asyncio.wait_for(patient, 1) == "taken"
+    assert turns._all._value == MAX_CHANGES
+
+
+# --- After the answer ----------------------------------------------------------------------------
+
+
+async def test_a_change_whose_lock_comes_after_its_answer_is_not_made(world):
+    """Protocol 8.2: another may have been made, and confirmed, that it would overwrite."""
+    ada, bob = await world.users("ada", "bob")
+    group = await world.group(ada, bob)
+    message = await world.send(ada, group.id, "as it was")
+    async with _held(world, group.id) as holder:
+        with deadline.within(0.3):
+            changes = [
+                asyncio.create_task(world.messages.edit_message(ada, message.id, content="late")),
+                asyncio.create_task(world.conversations.rename(ada, group.id, title="late")),
+            ]
+        await asyncio.sleep(0.5)
+        await holder.execute("ROLLBACK")
+        assert [type(error) for error in await in_parallel(changes)] == [UnavailableError] * 2
+    assert (await world.messages.get_message(ada, message.id)).content == "as it was"
+    assert (await world.conversations.get_conversation(ada, group.id)).title == "Lunch"
+
+
+async def test_nothing_is_begun_after_the_answer(world):
+    """Protocol 8.2: not where no connection was free, nor the second attempt of a transaction."""
+    ran = []
+
+    async def work(connection: Connection) -> None:
+        ran.append(connection)
+        await asyncio.sleep(0.2)
+        raise asyncpg.SerializationError
+
+    narrow = Database(world.database.url, max_size=1)
+    try:
+        async with narrow.acquire():
+            began_at = time.monotonic()
+            with pytest.raises(UnavailableError), deadline.within(0.1):
+                await commit(narrow, work)
+            assert time.monotonic() - began_at < 0.5
+        assert ran == []
+        with pytest.raises(UnavailableError), deadline.within(0.1):
+            await commit(narrow, work)
+        assert len(ran) == 1
+        with deadline.within(0), pytest.raises(UnavailableError):
+            await narrow.fetchval("SELECT 1")
+        assert await narrow.fetchval("SELECT 1") == 1
+    finally:
+        await narrow.close()
+
+
+async def test_what_works_for_many_has_the_deadline_of_none(world):
+    """Protocol 8.2: the sends and reads of others do not end with the request that came first."""
+    ada, bob = await world.users("ada", "bob")
+    reader = InboxReader(world.database)
+    left = []
+
+    async def note(connection, sends, lock_timeout_ms):
+        left.append(deadline.seconds_left())
+        return await send_batch(connection, sends, lock_timeout_ms=lock_timeout_ms)
+
+    queue = SendQueue(world.database, commit=note)
+    try:
+        with deadline.within(0.001):
+            asking = asyncio.create_task(reader.fetch_messages_after(ada, 0))
+            sending = asyncio.create_task(queue.submit(new_send(ada, recipient_id=bob)))
+        missed, (sent, _) = await asyncio.gather(asking, sending)
+    finally:
+        await queue.close()
+    assert missed is not None
+    assert sent.outcome == "created"
+    assert left == [float("inf")]
