@@ -104,8 +104,10 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
     let query: string | null = "";
     for (let page = 0; page < pages; page += 1) {
       query = await readList(query, kept);
-      if (query === null) return store.keep(kept, step);
+      if (query === null) break;
     }
+    // Where the list goes on, what is further down is read with its page again.
+    store.keep(kept, step);
   }
 
   async function readList(query: string, kept?: Set<string>): Promise<string | null> {
