@@ -91,8 +91,7 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
       await (id === LIST ? readLists() : readOne(id));
     } catch (error) {
       const problem = asClientError(error);
-      // "unexpected" is not the server's own: a proxy without a server behind it says 404, too.
-      if (id !== LIST && !isPassing(problem) && problem.code !== "unexpected") return store.drop(id);
+      if (id !== LIST && !isPassing(problem)) return store.drop(id);
       wanted.add(id);
       throw problem;
     }

@@ -141,6 +141,14 @@ describe("sending", () => {
     expect(states(outbox)).toEqual(["bad: failed"]);
   });
 
+  test("is tried again where it is a proxy that finds nothing, and no word of the server's", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    server.on(SEND, (response) => response.writeHead(404, { "content-type": "text/html" }).end("<h1>No backend</h1>"), commit);
+    const outbox = await openTab();
+    expect((await say(outbox, "hello")).status).toBe("sent");
+    expect(posted()).toHaveLength(2);
+  });
+
   test("can be tried again, or given up, after it has failed", async () => {
     server.on(SEND, problem(404, "not_found"), problem(404, "not_found"), commit);
     const outbox = await openTab();
