@@ -120,8 +120,12 @@ export function asClientError(error: unknown, code = "unexpected", message = Str
   return isOurs ? (error as ApiError) : clientError(code, message, 0, 0, error);
 }
 
-/** Whether the same request may succeed later, as it is. */
-export const isPassing = ({ status }: ClientError): boolean => [0, 401, 408, 429].includes(status) || status >= 500;
+/**
+ * Whether the same request may succeed later, as it is. "unexpected" is not the server's own word: a proxy without a
+ * server behind it says 404, too.
+ */
+export const isPassing = ({ code, status }: ClientError): boolean =>
+  code === "unexpected" || [0, 401, 408, 429].includes(status) || status >= 500;
 
 /**
  * The `sub` of a JWT; null if it is none. Only a name for things of this browser: the server checks. Bytes are

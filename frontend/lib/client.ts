@@ -102,6 +102,8 @@ export function createClient(options: ClientOptions): Client {
       const isNew = typeof token === "string" && token !== source;
       source = token;
       if (!isNew) return;
+      // Nobody knows yet whose token is on its way, and what waits for it is not for somebody else to send.
+      if (life && !user) return startAnew();
       api?.forgetToken();
       api?.token().catch(() => {}); // whose it is
       if (now.status === "unauthorized") reconnect();
@@ -174,6 +176,10 @@ export function createClient(options: ClientOptions): Client {
     const userId = options.userId ?? user?.userId;
     if (!userId || subjectOf(token) === userId) return;
     if (options.userId) throw clientError("unauthorized", "The token names another user.", 401);
+    startAnew();
+  }
+
+  function startAnew(): void {
     close();
     start();
   }

@@ -16,6 +16,10 @@ export function judge(own: string | null, from: string | null, to: string | null
 /** Whether `one` is behind `other`, in the same epoch. */
 export const isBehind = (one: string | null, other: string | null): boolean => distance(one, other) > 0;
 
+/** Whether they are of two epochs: from one to the other nothing is proven. */
+export const isElsewhere = (one: string | null, other: string | null): boolean =>
+  !!one && !!other && Number.isNaN(distance(one, other));
+
 /** NaN from one epoch to another, and where there is no cursor: neither before nor behind. */
 function distance(one: string | null, other: string | null): number {
   const [a, b] = [one, other].map((cursor) => /^(\w+)\.(\d+)$/.exec(cursor ?? ""));

@@ -33,7 +33,8 @@ export interface EventStream {
 }
 
 const STREAM = "/messages/stream";
-const STICKS_NOT = 2; // streams refused although the cookie was given: it is not kept here
+const STICKS_NOT = 2; // streams in a row refused although the cookie was given: it is not kept here
+const TICKETS_MS = 3_600_000; // then it is tried once more: it may have been a proxy that refused
 
 export function openEventStream(
   options: StreamOptions,
@@ -49,7 +50,8 @@ export function openEventStream(
   let timer: ReturnType<typeof setTimeout> | undefined;
   let way: Exclude<TransportChoice, "auto">;
   let pass = "";
-  let needsTicket = false;
+  let refusals = 0; // of the cookie
+  let ticketsUntil = 0;
 
   signal.addEventListener("abort", () => {
     clearTimeout(timer);
@@ -102,7 +104,7 @@ export function openEventStream(
   function choose(): typeof way {
     if (transport !== "auto") return transport;
     if (!EventSource) return "fetch";
-    return needsTicket || state.attempt >= STICKS_NOT ? "ticket" : "cookie";
+    return Date.now() < ticketsUntil ? "ticket" : "cookie";
   }
 
   function open(until: AbortSignal): void {
@@ -119,7 +121,7 @@ export function openEventStream(
       onEnd: unlessOver(fail),
     };
     if (way === "fetch") void readFetch({ api, path }, sink, until);
-    else readEventSource({ EventSource, url: `${baseUrl}/api/v1${path}`, canReturn: !pass }, sink, until);
+    else readEventSource({ EventSource, url: `${baseUrl}/api/v1${path}` }, sink, until);
   }
 
   function receive(name: string, data: string, lastEventId: string): void {
@@ -133,7 +135,7 @@ export function openEventStream(
     // A `connected` without an id is not where this client stands: first comes the `resync`.
     cursor = lastEventId || cursor || connected || null;
     if (connected) {
-      needsTicket ||= pass !== "";
+      if (!pass) refusals = 0;
       onError(null);
     }
     if (event.event === "resync" && event.data.scope === "all") cursor = event.data.cursor;
@@ -143,6 +145,8 @@ export function openEventStream(
 
   function fail(problem: ApiError | null, retryMs = 0): void {
     if (problem) onError(problem);
+    // EventSource ends without a word.
+    else if (way === "cookie" && (refusals += 1) >= STICKS_NOT) ticketsUntil = Date.now() + TICKETS_MS;
     take({ status: problem?.status ?? 0, retryMs: Math.max(retryMs, problem?.retryMs ?? 0) });
   }
 }

@@ -34,16 +34,23 @@ export interface OutboxOptions {
   readonly storage: OutboxStorage;
   /** Names the lock and the channel. */
   readonly scope: string;
+  /** The one that a message with a recipient goes to, if it is known: what is written to either keeps its order. */
+  readonly conversationOf: (item: OutboxItem) => string | undefined;
   readonly onSent: (message: WireMessage) => void;
   readonly onChange: (item: OutboxItem) => void;
   readonly signal: AbortSignal;
 }
 
+const MOST_ENDED = 1_000; // forgotten, one would be posted once more with its key: no harm
+const UNHEARD_MS = 2_000; // the tab that has sent it says so sooner
+
 const DISCARDED: ClientError = { code: "discarded", message: "Discarded.", status: 0 };
 
-export function createOutbox({ userId, api, storage, scope, onSent, onChange, signal }: OutboxOptions): Outbox {
+export function createOutbox(options: OutboxOptions): Outbox {
+  const { userId, api, storage, scope, conversationOf, onSent, onChange, signal } = options;
   const items = new Map<string, OutboxItem>();
   const ended = new Set<string>(); // a record that is being deleted may still be read, or told of
+  const saving = new Set<string>(); // not known to be stored
   const unsaved = new Set<string>(); // a full disk: they are sent all the same
   const waiters = new Map<string, (end: Message) => void>();
   const waiting = new Map<string, ReturnType<typeof setTimeout>>(); // targets, until the next try
@@ -55,7 +62,11 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
   // Other tabs show the same; that a message was sent the one that sent it knows first.
   const channel = channelOf(`${scope}:outbox`);
   if (channel) {
-    channel.onmessage = ({ data }: MessageEvent<OutboxItem | WireMessage>) => ("at" in data ? show(data) : take(data));
+    channel.onmessage = ({ data }: MessageEvent<OutboxItem | WireMessage>) => {
+      if (!("at" in data)) return take(data);
+      show(data);
+      start(data); // the tab that wrote it may be gone before it is sent
+    };
   }
   signal.addEventListener("abort", () => {
     waiting.forEach(clearTimeout);
@@ -101,7 +112,7 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
       active = until;
       waiting.forEach(clearTimeout);
       waiting.clear();
-      void restore().then(() => items.forEach((item) => void drain(targetOf(item))));
+      void restore().then(() => items.forEach((item) => void drain(item)));
     },
   };
 
@@ -120,10 +131,18 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
 
   /** The item in its new state: shown, committed, told to the other tabs, and sent if it is to be. */
   async function keep(item: OutboxItem): Promise<void> {
+    const { id } = item;
     show(item);
-    if (items.has(item.id)) await storage.put(item).catch(() => unsaved.add(item.id));
+    if (items.has(id)) {
+      saving.add(id);
+      await storage.put(item).then(() => saving.delete(id), () => unsaved.add(id));
+    }
     tell(item);
-    if (!waiting.has(targetOf(item))) void drain(targetOf(item));
+    start(item);
+  }
+
+  function start(item: OutboxItem): void {
+    if (!waiting.has(targetOf(item))) void drain(item);
   }
 
   function tell(news: OutboxItem | WireMessage): void {
@@ -145,7 +164,7 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
   }
 
   function settle(message: WireMessage): void {
-    ended.add(message.client_message_id);
+    remember(message.client_message_id);
     if (items.has(message.client_message_id)) end(asSent(message));
   }
 
@@ -153,11 +172,15 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
   function end(message: Message): void {
     const id = message.client_message_id;
     const item = items.get(id);
-    items.delete(id);
-    ended.add(id);
+    for (const held of [items, saving, unsaved]) held.delete(id);
+    remember(id);
     storage.delete(id).catch(() => {});
     tellWaiter(message);
     if (item) onChange(item);
+  }
+
+  function remember(id: string): void {
+    if (ended.add(id).size > MOST_ENDED) ended.delete(ended.values().next().value!);
   }
 
   function tellWaiter(message: Message): void {
@@ -165,16 +188,34 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
     waiters.delete(message.client_message_id);
   }
 
-  /** What is stored, also by other tabs. */
+  /** What is stored, also by other tabs: in the back/forward cache a page does not hear what becomes of it. */
   async function restore(): Promise<ReadonlySet<string>> {
+    const known = new Set(line().filter(({ id }) => !saving.has(id)));
+    const stored = await storage.all().catch(() => null);
     // A storage may die under way: then what was written here is sent all the same.
-    const stored = await storage.all().catch(() => line().filter(({ id }) => waiters.has(id)));
-    for (const item of stored) if (!items.has(item.id)) show(item);
-    return new Set([...unsaved, ...stored.map(({ id }) => id)]);
+    const there = stored ?? line().filter(({ id }) => waiters.has(id));
+    for (const item of there) {
+      const held = items.get(item.id);
+      if (!held || (known.has(held) && held.status !== item.status)) show(item);
+    }
+    const ids = new Set([...unsaved, ...there.map(({ id }) => id)]);
+    if (stored) for (const item of known) if (!ids.has(item.id)) setTimeout(letGo, UNHEARD_MS, item);
+    return ids;
   }
 
-  /** What waits for one conversation. A failure lets go of the lock until the next try. */
-  async function drain(target: string, attempt = 0): Promise<void> {
+  /** Sent, or given up. */
+  function letGo(item: OutboxItem): void {
+    if (items.get(item.id) === item && !signal.aborted) end(item);
+  }
+
+  /** The conversation of the item, or the person as long as there is none. */
+  function targetOf(item: OutboxItem): string {
+    return conversationOf(item) ?? item.recipient_id!;
+  }
+
+  /** What waits for the conversation of an item. A failure lets go of the lock until the next try. */
+  async function drain(item: OutboxItem, attempt = 0): Promise<void> {
+    const target = targetOf(item);
     waiting.delete(target);
     again.add(target);
     if (busy.has(target) || active.aborted) return;
@@ -188,8 +229,9 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
       wait = await (locked ?? pass()).catch(pass);
     }
     busy.delete(target);
-    if (until.aborted) void drain(target);
-    else if (wait) waiting.set(target, setTimeout(drain, wait, target, attempt + 1));
+    const next = targetOf(item); // another one, if the conversation has become known under way
+    if (until.aborted || (!wait && next !== target)) void drain(item);
+    else if (wait) waiting.set(next, setTimeout(drain, wait, item, attempt + 1));
   }
 
   /** How long to wait before the next try; 0 if all went well. */
@@ -215,5 +257,3 @@ export function createOutbox({ userId, api, storage, scope, onSent, onChange, si
     return 0;
   }
 }
-
-const targetOf = ({ recipient_id, conversation_id }: OutboxItem): string => recipient_id ?? conversation_id;

@@ -91,8 +91,7 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
       await (id === LIST ? readLists() : readOne(id));
     } catch (error) {
       const problem = asClientError(error);
-      // "unexpected" is not the server's own: a proxy without a server behind it says 404, too.
-      if (id !== LIST && !isPassing(problem) && problem.code !== "unexpected") return store.drop(id);
+      if (id !== LIST && !isPassing(problem)) return store.drop(id);
       wanted.add(id);
       throw problem;
     }
@@ -104,8 +103,10 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
     let query: string | null = "";
     for (let page = 0; page < pages; page += 1) {
       query = await readList(query, kept);
-      if (query === null) return store.keep(kept, step);
+      if (query === null) break;
     }
+    // Where the list goes on, what is further down is read with its page again.
+    store.keep(kept, step);
   }
 
   async function readList(query: string, kept?: Set<string>): Promise<string | null> {

@@ -35,11 +35,17 @@ export const nextTerm = (term: number, now: number): number => Math.max(term + 1
 /** Whether the wait for a pong ended so late that the timer was throttled: then silence says nothing. */
 export const isLate = (waitedMs: number): boolean => waitedMs > PONG_MS + LATE_MS;
 
+/** Where the stream stood before an event; its first one is where it begins. */
+export const startOf = ({ from, to }: Received): string | null => from ?? to;
+
 /** Where a reader stands after an event, and what to do with it. */
-export function advance(own: string | null, { event, from, to }: Received) {
+export function advance(own: string | null, received: Received) {
+  const { event, to } = received;
+  const from = startOf(received);
   const isMoved = event.event === "resync" && event.data.scope === "all";
   const verdict = isMoved ? "deliver" : judge(own, from, to);
-  // The cursor of `connected` is where a replay starts: not what has been seen.
-  const isNext = verdict === "deliver" && (own === null || isMoved || !isBehind(to, own));
-  return { verdict, cursor: isNext ? to : own };
+  // The cursor of `connected` is where a replay starts: not what has been seen. Nor has a reader that misses
+  // something seen it because of an event that moves nothing.
+  const isNext = isMoved || own === null || !(isBehind(to, own) || isBehind(own, from));
+  return { verdict, cursor: verdict === "deliver" && isNext ? to : own };
 }

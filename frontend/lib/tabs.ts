@@ -3,11 +3,11 @@
  * the others. `tabState` decides whom to believe. Without Web Locks each tab has a stream of its own.
  */
 
-import { isBehind } from "./cursor.ts";
+import { isBehind, isElsewhere } from "./cursor.ts";
 import { channelOf, listen, locksOf, pause } from "./environment.ts";
 import { openEventStream, type EventStream, type Received, type StreamOptions } from "./eventStream.ts";
 import type { StreamEvent } from "./protocol.ts";
-import { advance, isLate, isLed, nextTerm, PONG_MS, SILENCE_MS, type TabMessage } from "./tabState.ts";
+import { advance, isLate, isLed, nextTerm, PONG_MS, SILENCE_MS, startOf, type TabMessage } from "./tabState.ts";
 import type { Status } from "./types.ts";
 
 export interface Feed {
@@ -32,10 +32,18 @@ export function openFeed(options: FeedOptions, startCursor: string | null, signa
 
   /** Pass on what is new; false where something is missing before it. */
   function deliver(received: Received): boolean {
+    moveTo(startOf(received));
     const { verdict, cursor: next } = advance(cursor, received);
     cursor = next;
     if (verdict === "deliver") onEvent(received.event, cursor);
-    return verdict !== "hole";
+    return !isBehind(cursor, received.to);
+  }
+
+  /** Into another epoch: a tab that was frozen has not heard the `resync` that said so. */
+  function moveTo(place: string | null): void {
+    if (!place || !isElsewhere(cursor, place)) return;
+    cursor = place;
+    onEvent({ event: "resync", data: { reason: "epoch", scope: "all", cursor } }, cursor);
   }
 
   const shared = shareStream && locks && channelOf(scope);
@@ -146,6 +154,7 @@ export function openFeed(options: FeedOptions, startCursor: string | null, signa
     if (seat.signal.aborted) void stand();
     hasJoined = true;
     cursor ??= place;
+    moveTo(place);
     if (isBehind(cursor, place)) askForMissing();
     onJoined();
   }

@@ -16,13 +16,14 @@ export interface StreamSink {
 export interface EventSourceRequest {
   readonly EventSource: typeof EventSource;
   readonly url: string;
-  /** Whether the browser may come back by itself: with a ticket it would be refused. */
-  readonly canReturn: boolean;
 }
 
-/** The browser's own, which hides every status. */
+/**
+ * The browser's own, which hides every status, and the server's `retry:`. So it is left to the browser to come back,
+ * also with a ticket that is no longer good: it does so when the server wants it, and then is refused.
+ */
 export function readEventSource(
-  { EventSource, url, canReturn }: EventSourceRequest,
+  { EventSource, url }: EventSourceRequest,
   { onEvent, onInterrupted, onEnd }: StreamSink,
   signal: AbortSignal,
 ): void {
@@ -33,7 +34,7 @@ export function readEventSource(
     source.addEventListener(name, ({ data, lastEventId }: MessageEvent<string>) => onEvent(name, data, lastEventId));
   }
   source.onerror = () => {
-    if (canReturn && source.readyState === 0) return onInterrupted();
+    if (source.readyState === 0) return onInterrupted();
     close();
     onEnd(null);
   };

@@ -59,7 +59,10 @@ export interface ClientOptions {
   readonly token: TokenSource;
   /** Where the server is, without a slash at the end; "" is this origin. */
   readonly baseUrl?: string;
-  /** The JWT's `sub`; needed only where one page shows several users side by side with the same `baseUrl`. */
+  /**
+   * The JWT's `sub`; for a page that shows several users side by side with the same `baseUrl`, where the user changes
+   * without a reload, or that is to show and keep what is written before the first token is there.
+   */
   readonly userId?: string;
   readonly transport?: TransportChoice;
   /** False: this tab has a stream of its own, and does not share one with the other tabs of the browser. */
@@ -108,7 +111,7 @@ export interface State {
 
 /**
  * What one can do and ask. The functions stay the same; those that return promises reject with an `Error` that
- * is a `ClientError`, but `send`, which tells by the message's `status`.
+ * is a `ClientError`, but `send`, which tells by the message's `status` once it is known who the user is.
  */
 export interface Actions {
   /** Oldest first. Asking for a conversation that is not loaded loads its newest page. The same array until it changes. */

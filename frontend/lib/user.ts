@@ -43,6 +43,7 @@ export function openUser(options: UserOptions): User {
     ...options,
     storage: openOutboxStorage(scope, options.keepOutbox),
     scope,
+    conversationOf: (item) => targetOf(item, store),
     onSent(message) {
       store.takeMessage(message);
       void sync.work();

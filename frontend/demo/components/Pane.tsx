@@ -1,4 +1,4 @@
-import { useCallback, useMemo, useRef, useState, useSyncExternalStore } from "react";
+import { useCallback, useRef, useState, useSyncExternalStore } from "react";
 import { useChat } from "../chat";
 import { titleOf } from "../conversations";
 import { healthOf } from "../health";
@@ -23,7 +23,7 @@ type OpenSheet = "new" | "details" | null;
 
 /** The chat of one person: list and conversation, over a connection of its own. */
 export function Pane({ person, open, onAdd, onClose }: PaneProps) {
-  const session = useMemo(() => openSession(person), [person]);
+  const [session] = useState(() => openSession(person)); // a pane has its person for life: `key`
   const isWhole = useSyncExternalStore(session.wire.subscribe, session.wire.isWhole);
   const chat = useChat(session);
   const drafts = useRef(new Map<string, string>()).current;

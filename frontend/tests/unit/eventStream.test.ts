@@ -204,15 +204,16 @@ describe.each(["fetch", "cookie", "ticket"] as const)("the stream by %s", (trans
 });
 
 describe("what opens the stream", () => {
-  test("is a ticket of its own for each connection", async () => {
+  test("is another ticket when the one before is no longer good", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
     let count = 0;
     server.on(TICKET, (response, asked) => json({ ticket: `t&${(count += 1)}`, expires_at: "" })(response, asked));
-    server.on(STREAM, stream("e.0"));
+    server.on(STREAM, stream("e.0"), problem(401, "unauthorized"), stream("e.0"));
     const { status } = open("ticket");
     await until(() => status() === "open");
     for (const response of server.open) response.destroy();
-    await until(() => server.askedFor(STREAM).length === 2);
-    expect(server.askedFor(STREAM).map(({ query }) => query.get("ticket"))).toEqual(["t&1", "t&2"]);
+    await until(() => server.askedFor(STREAM).length === 3);
+    expect(server.askedFor(STREAM).map(({ query }) => query.get("ticket"))).toEqual(["t&1", "t&1", "t&2"]);
   });
 
   test("is a ticket where the cookie is not kept", async () => {
@@ -223,6 +224,38 @@ describe("what opens the stream", () => {
     const { status } = open("auto");
     await until(() => status() === "open");
     expect(server.askedFor(STREAM).map(({ query }) => query.has("ticket"))).toEqual([false, false, true]);
+  });
+
+  test("is the cookie after an outage, however many tries were refused", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    const refuse = problem(503, "unavailable");
+    server.on(SESSION, refuse, refuse, refuse, json({ user_id: "bob", expires_at: "" }));
+    server.on(STREAM, stream("e.0"));
+    const { status } = open("auto");
+    await until(() => status() === "open");
+    expect(server.askedFor(TICKET)).toEqual([]);
+  });
+
+  test("is the cookie again, later", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    const refuse = problem(401, "unauthorized");
+    server.on(STREAM, refuse, refuse, stream("e.0"));
+    vi.useFakeTimers({ toFake: ["Date"] });
+    const { status, opened } = open("auto");
+    const again = async () => {
+      opened.reopen();
+      await until(() => status() === "open");
+    };
+    await until(() => status() === "open");
+    await again();
+    vi.setSystemTime(Date.now() + 3_600_000);
+    await again();
+    const byTicket = () => server.askedFor(STREAM).map(({ query }) => query.has("ticket"));
+    expect(byTicket()).toEqual([false, false, true, true, false]);
+    // One stream by cookie that was open, and what was refused before it does not count.
+    server.on(STREAM, refuse, stream("e.0"));
+    await again();
+    expect(byTicket().slice(5)).toEqual([false, false]);
   });
 
   test("names the user, and carries the token in a header only", async () => {
@@ -245,17 +278,17 @@ test("a browser that comes back without the cursor is not believed", async () =>
   expect(server.askedFor(STREAM).map(({ query }) => query.get("last_event_id"))).toEqual([null, null, "f.9"]);
 });
 
-test("a stream that the server ends is opened again no sooner than its `retry:` says", async () => {
+test.each(["fetch", "cookie", "ticket"] as const)("a stream by %s that the server ends comes back when its `retry:` says", async (transport) => {
   const drained: Answer = (response) => {
     begin(response, opening("e.0", 15_000));
     response.end();
   };
   server.on(STREAM, drained, stream("e.0"));
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-  const { status, statuses } = open("fetch");
+  const { status, statuses } = open(transport);
   await until(() => status() === "reconnecting");
   vi.advanceTimersByTime(14_900);
-  await new Promise(setImmediate);
+  for (let trip = 0; trip < 5; trip += 1) await fetch(server.url); // nothing else is under way
   expect(server.askedFor(STREAM)).toHaveLength(1);
   vi.advanceTimersByTime(200);
   await until(() => status() === "open");

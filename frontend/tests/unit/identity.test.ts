@@ -4,15 +4,17 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { Client } from "../../lib/client.ts";
 import { chatServer, clientOf } from "../support/chat.ts";
 import { testLocks } from "../support/locks.ts";
-import { aToken } from "../support/samples.ts";
-import { problem, STREAM, stream, type ScriptedServer } from "../support/scriptedServer.ts";
+import { aMessage, aToken } from "../support/samples.ts";
+import { json, problem, STREAM, stream, type ScriptedServer } from "../support/scriptedServer.ts";
 import { until } from "../support/until.ts";
 
+const SEND = "POST /messages/send";
 let server: ScriptedServer;
 let clients: Client[];
 
 beforeEach(async () => {
   server = await chatServer();
+  server.on(SEND, (response, { body }) => json(aMessage(2, body), 201)(response, {} as never));
   clients = [];
   vi.stubGlobal("navigator", { locks: testLocks(), onLine: true });
 });
@@ -51,6 +53,45 @@ describe("another user's token", () => {
     expect(bearers()).not.toContain(`Bearer ${aToken("ada")}`);
     client.setToken(aToken("bob", { iat: 2 }));
     await client.call("GET", "/conversations");
+  });
+});
+
+describe("a send before it is known who the user is", () => {
+  const hello = { recipientId: "zoe", content: "from bob" };
+  const refused = () => Promise.reject(Object.assign(new Error("Signed out."), { code: "unauthorized", status: 401, retryMs: 0 }));
+
+  test("is not sent as somebody who signs in afterwards", async () => {
+    const client = start({ token: refused });
+    await until(() => status(client) === "unauthorized");
+    const send = client.send(hello);
+    client.setToken(aToken("ada"));
+    await expect(send).rejects.toMatchObject({ code: "closed" });
+    await until(() => client.getState().userId === "ada" && client.getState().isLoaded);
+    expect(server.askedFor(SEND)).toEqual([]);
+    await client.send(hello);
+    expect(server.askedFor(SEND)).toHaveLength(1);
+  });
+
+  test("nor as somebody whose token comes while the first is on its way", async () => {
+    let give!: (token: string) => void;
+    const client = start({ token: () => new Promise((resolve) => (give = resolve)) });
+    const send = client.send(hello);
+    await until(() => give);
+    client.setToken(aToken("ada"));
+    give(aToken("bob"));
+    await expect(send).rejects.toMatchObject({ code: "closed" });
+    await until(() => client.getState().isLoaded);
+    expect(client.getState().userId).toBe("ada");
+    expect(new Set(bearers())).toEqual(new Set([`Bearer ${aToken("ada")}`]));
+  });
+
+  test("is shown and waits where the user was named, though there is no token", async () => {
+    const client = start({ userId: "bob", token: () => Promise.reject(new TypeError("No network.")) });
+    void client.send(hello);
+    await until(() => client.getState().queued === 1);
+    client.setToken(aToken("bob"));
+    await until(() => client.getState().queued === 0);
+    expect(server.askedFor(SEND)[0]!.headers.authorization).toBe(`Bearer ${aToken("bob")}`);
   });
 });
 

@@ -50,6 +50,7 @@ async function openTab({ isOnline = true } = {}): Promise<Outbox & { tab: AbortC
     api: createApi({ baseUrl: server.url, source: () => aToken("ada"), fetch, signal, onToken: () => {} }),
     storage: openOutboxStorage(name),
     scope: name,
+    conversationOf: ({ conversation_id }) => conversation_id || undefined,
     onSent: (message) => sent.push(message.content),
     onChange: () => {},
     signal,
@@ -139,6 +140,14 @@ describe("sending", () => {
     expect(bad).toMatchObject({ status: "failed", error: { code: "invalid_request", status: 422 } });
     expect(good.status).toBe("sent");
     expect(states(outbox)).toEqual(["bad: failed"]);
+  });
+
+  test("is tried again where it is a proxy that finds nothing, and no word of the server's", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    server.on(SEND, (response) => response.writeHead(404, { "content-type": "text/html" }).end("<h1>No backend</h1>"), commit);
+    const outbox = await openTab();
+    expect((await say(outbox, "hello")).status).toBe("sent");
+    expect(posted()).toHaveLength(2);
   });
 
   test("can be tried again, or given up, after it has failed", async () => {
@@ -250,6 +259,26 @@ describe("two tabs", () => {
     two.discard(id);
     await until(() => one.items.size === 0);
     expect(posted()).toHaveLength(1);
+  });
+
+  test("do not try again what was refused to the other", async () => {
+    server.on(SEND, problem(422, "invalid_request"));
+    const [one, two] = [await openTab(), await openTab()];
+    await Promise.all(["bad", "worse", "worst"].map((content) => say(one, content)));
+    await until(() => states(two).every((state) => state.endsWith("failed")) && two.items.size === 3);
+    expect(posted()).toEqual(["bad", "worse", "worst"]);
+  });
+
+  test("go on with a message that the other has begun and did not finish, though nothing else happens", async () => {
+    const [one, two] = [await openTab(), await openTab()];
+    await say(two, "first"); // what it did when it was opened is over
+    server.on(SEND, () => {}); // it hangs
+    void say(one, "hello");
+    await until(() => posted().length === 2 && two.items.size === 1);
+    server.on(SEND, commit);
+    one.tab.abort();
+    await until(() => two.sent.length === 2);
+    expect(new Set(keys()).size).toBe(2);
   });
 
   test("go on with the other's messages when that one is gone", async () => {

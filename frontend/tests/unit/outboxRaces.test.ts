@@ -1,13 +1,13 @@
 /** The outbox between tabs, clocks and a storage that do not keep in step. */
 
 import "fake-indexeddb/auto";
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { createApi } from "../../lib/api.ts";
 import { createOutbox, type Outbox } from "../../lib/outbox.ts";
 import { openOutboxStorage, type OutboxItem, type OutboxStorage } from "../../lib/outboxStorage.ts";
 import { testLocks } from "../support/locks.ts";
 import { aMessage, aToken, ROOM } from "../support/samples.ts";
-import { json, scriptedServer, type ScriptedServer } from "../support/scriptedServer.ts";
+import { json, problem, scriptedServer, type Answer, type ScriptedServer } from "../support/scriptedServer.ts";
 import { until } from "../support/until.ts";
 
 const SEND = "POST /messages/send";
@@ -18,11 +18,9 @@ let count = 0;
 
 beforeEach(async () => {
   server = await scriptedServer();
-  server.on(SEND, (response, asked) => {
-    const [content, key] = [String(asked.body["content"]), String(asked.body["client_message_id"])];
-    json(aMessage(posted().length, { content, client_message_id: key }), 201)(response, asked);
-  });
+  server.on(SEND, commit);
   tabs = [];
+  direct = undefined;
   scope = `gapless-test-races:${(count += 1)}`;
   vi.stubGlobal("navigator", { locks: testLocks(), onLine: true });
 });
@@ -33,15 +31,22 @@ afterEach(async () => {
   await server.close();
 });
 
+let direct: string | undefined; // the conversation with bob, as soon as it is known
+
 function openTab(storage: OutboxStorage = openOutboxStorage(scope)): Outbox & { tab: AbortController; go: () => void } {
   const tab = new AbortController();
   const { signal } = tab;
   tabs.push(tab);
   const api = createApi({ baseUrl: server.url, source: () => aToken("ada"), signal, onToken: () => {} });
-  const outbox = createOutbox({ userId: "ada", api, storage, scope, onSent: () => {}, onChange: () => {}, signal });
+  const conversationOf = (item: OutboxItem) => item.conversation_id || direct;
+  const outbox = createOutbox({ userId: "ada", api, storage, scope, conversationOf, onSent() {}, onChange() {}, signal });
   return { ...outbox, tab, go: () => outbox.drain(signal) };
 }
 
+const commit: Answer = (response, asked) => {
+  const [content, key] = [String(asked.body["content"]), String(asked.body["client_message_id"])];
+  json(aMessage(posted().length, { content, client_message_id: key }), 201)(response, asked);
+};
 const posted = () => server.askedFor(SEND).map(({ body }) => body["content"]);
 const say = (outbox: Outbox, content: string) => outbox.send({ conversationId: ROOM, content });
 const held = (outbox: Outbox) => outbox.line().map(({ content }) => content);
@@ -106,6 +111,118 @@ test("nor does a storage that is read while another tab sends it", async () => {
   reads.forEach((answer) => answer(before));
   await new Promise(setImmediate);
   expect(held(reader)).toEqual(["two"]);
+});
+
+test("what was given up elsewhere, unheard, is not shown for ever", async () => {
+  const [gone, cached] = [openTab(), openTab()];
+  const end = say(gone, "one");
+  await until(() => cached.items.size === 1);
+  gone.tab.abort();
+  expect((await end).status).toBe("sending");
+  const [item] = await stored();
+  await openOutboxStorage(scope).delete(item!.id); // a page in the back/forward cache hears nothing
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  cached.go();
+  await until(() => vi.getTimerCount() > 0);
+  vi.advanceTimersByTime(1_900);
+  expect(held(cached)).toEqual(["one"]); // it may have been sent, and the word is on its way
+  vi.advanceTimersByTime(200);
+  expect(held(cached)).toEqual([]);
+});
+
+test("what was refused elsewhere, unheard, is shown so", async () => {
+  const [gone, cached] = [openTab(), openTab()];
+  void say(gone, "one");
+  await until(() => cached.items.size === 1);
+  gone.tab.abort();
+  const [item] = await stored();
+  await openOutboxStorage(scope).put({ ...item!, status: "failed", error: { code: "x", message: "No.", status: 422 } });
+  cached.go();
+  await until(() => cached.line()[0]?.status === "failed");
+  expect(posted()).toEqual([]);
+});
+
+test("but what is written again meanwhile stays", async () => {
+  const [gone, cached] = [openTab(), openTab()];
+  void say(gone, "one");
+  await until(() => cached.items.size === 1);
+  gone.tab.abort();
+  const [item] = await stored();
+  await openOutboxStorage(scope).delete(item!.id);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  server.on(SEND, () => {}); // it hangs
+  cached.go();
+  await until(() => vi.getTimerCount() > 0);
+  cached.retry(item!.id);
+  await until(() => posted().length === 1);
+  vi.advanceTimersByTime(2_100);
+  expect(held(cached)).toEqual(["one"]);
+});
+
+describe("to one person, by recipient and by conversation", () => {
+  const toBob = (outbox: Outbox, content: string) => void outbox.send({ recipientId: "bob", content });
+
+  test("it goes in the order of writing", async () => {
+    direct = ROOM;
+    const outbox = openTab();
+    toBob(outbox, "one");
+    void say(outbox, "two");
+    toBob(outbox, "three");
+    await until(() => outbox.items.size === 3);
+    const answers: (() => void)[] = [];
+    server.on(SEND, (...given) => answers.push(() => void commit(...given)));
+    outbox.go();
+    for (const nth of [1, 2, 3]) {
+      await until(() => answers.length > 0);
+      for (let trip = 0; trip < 5; trip += 1) await fetch(server.url); // nothing else is under way
+      expect(posted()).toHaveLength(nth);
+      answers.pop()!();
+    }
+    await until(() => outbox.items.size === 0);
+    expect(posted()).toEqual(["one", "two", "three"]);
+    expect(server.askedFor(SEND).map(({ body }) => body["recipient_id"])).toEqual(["bob", undefined, "bob"]);
+  });
+
+  test("also if the conversation becomes known under way", async () => {
+    const answers: (() => void)[] = [];
+    server.on(SEND, (...given) => answers.push(() => void commit(...given)), commit);
+    const outbox = openTab();
+    toBob(outbox, "one");
+    toBob(outbox, "two");
+    await until(() => outbox.items.size === 2);
+    outbox.go();
+    await until(() => answers.length === 1);
+    direct = ROOM;
+    answers[0]!();
+    await until(() => outbox.items.size === 0);
+    expect(posted()).toEqual(["one", "two"]);
+  });
+
+  test("also while it waits for another try", async () => {
+    server.on(SEND, problem(503, "unavailable", { "retry-after": "5" }), commit);
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const outbox = openTab();
+    toBob(outbox, "one");
+    outbox.go();
+    await until(() => vi.getTimerCount() > 0 && posted().length === 1);
+    direct = ROOM;
+    await vi.advanceTimersByTimeAsync(5_100);
+    await until(() => outbox.items.size === 0);
+  });
+});
+
+test("of what has been sent only the latest thousand are remembered", async () => {
+  const tab = openTab();
+  const key = (seq: number) => aMessage(seq).client_message_id;
+  for (let seq = 1; seq <= 1_500; seq += 1) tab.settle(aMessage(seq));
+  const channel = new BroadcastChannel(`${scope}:outbox`);
+  for (const seq of [1, 1_400, 2_000]) {
+    const item = { ...aMessage(seq), client_message_id: key(seq), id: key(seq), at: seq, status: "failed", error: null };
+    channel.postMessage(item);
+  }
+  await until(() => tab.items.has(key(2_000)));
+  channel.close();
+  expect(held(tab)).toEqual(["message 1", "message 2000"]);
 });
 
 test("a storage that dies under way does not keep a message back, nor let the next overtake it", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { isBehind, judge } from "../../lib/cursor.ts";
+import { isBehind, isElsewhere, judge } from "../../lib/cursor.ts";
 import type { StreamEvent } from "../../lib/protocol.ts";
 import { advance, isLate, isLed, nextTerm } from "../../lib/tabState.ts";
 import { aMessage, connectedAt } from "../support/samples.ts";
@@ -27,6 +27,12 @@ describe("a cursor", () => {
       false,
     ]);
   });
+
+  test("is elsewhere in another epoch, not where there is none", () => {
+    expect([isElsewhere("d.9", "e.1"), isElsewhere("e.9", "e.1"), isElsewhere(null, "e.1"), isElsewhere("e.1", null)]).toEqual(
+      [true, false, false, false],
+    );
+  });
 });
 
 describe("what a tab makes of what it hears", () => {
@@ -48,6 +54,11 @@ describe("what a tab makes of what it hears", () => {
     const event: StreamEvent = { event: "connected", data: connectedAt("e.3") };
     expect(advance("e.7", { event, from: "e.3", to: "e.3" })).toEqual({ verdict: "deliver", cursor: "e.7" });
     expect(advance(null, { event, from: null, to: "e.3" })).toEqual({ verdict: "deliver", cursor: "e.3" });
+  });
+
+  test("stays where something is missing, also for an event that moves nothing", () => {
+    const event: StreamEvent = { event: "heartbeat", data: { server_time: "2026-01-01T00:00:00Z", head: 7 } };
+    expect(advance("e.3", { event, from: "e.7", to: "e.7" })).toEqual({ verdict: "deliver", cursor: "e.3" });
   });
 
   test("goes where a `resync` of all says, also back", () => {

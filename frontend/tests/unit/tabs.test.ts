@@ -6,7 +6,7 @@ import type { TabMessage } from "../../lib/tabState.ts";
 import type { Status } from "../../lib/types.ts";
 import { testLocks } from "../support/locks.ts";
 import { aMessage, aToken } from "../support/samples.ts";
-import { block, scriptedServer, STREAM, stream, type ScriptedServer } from "../support/scriptedServer.ts";
+import { block, cursorOf, scriptedServer, STREAM, stream, type ScriptedServer } from "../support/scriptedServer.ts";
 import { until } from "../support/until.ts";
 
 interface Tab {
@@ -81,6 +81,18 @@ const say = (seq: number) => {
   const text = block("new_message", aMessage(seq), `e.${seq}`);
   for (const response of server.open) response.write(text);
 };
+const beat = () => {
+  const text = block("heartbeat", { server_time: "2026-01-01T00:00:00Z", head: 3 });
+  for (const response of server.open) response.write(text);
+};
+/** A stream that replays what its cursor lacks of three messages. */
+const replay = () =>
+  server.on(STREAM, (response, asked) => {
+    const from = Number((cursorOf(asked) ?? "e.3").split(".")[1]);
+    const missed = [1, 2, 3].filter((seq) => seq > from).map((seq) => block("new_message", aMessage(seq), `e.${seq}`));
+    stream("e.3", ...missed)(response, asked);
+  });
+const froms = () => server.askedFor(STREAM).map(cursorOf);
 const upTo = (seq: number, from = 1) => Array.from({ length: seq - from + 1 }, (_, index) => `message ${from + index}`);
 const all = (...texts: Tab[]) => texts.map((tab) => tab.texts);
 
@@ -128,16 +140,60 @@ describe("tabs of one browser", () => {
     await until(() => isOpen(one));
     for (const seq of [1, 2, 3]) say(seq);
     await until(() => one.texts.length === 3);
-    server.on(STREAM, (response, asked) => {
-      const from = Number(asked.query.get("last_event_id")!.split(".")[1]);
-      const missed = [1, 2, 3].filter((seq) => seq > from).map((seq) => block("new_message", aMessage(seq), `e.${seq}`));
-      stream("e.0", ...missed)(response, asked);
-    });
+    replay();
     const frozen = openTab({ cursor: "e.1" }); // it was in the back/forward cache
     await until(() => frozen.texts.length === 2);
     expect(frozen.texts).toEqual(["message 2", "message 3"]);
     expect(one.texts).toEqual(upTo(3));
-    expect(server.askedFor(STREAM).map(({ query }) => query.get("last_event_id"))).toEqual([null, "e.1"]);
+    expect(froms()).toEqual([null, "e.1"]);
+  });
+
+  test("do not let one jump over what it missed, whatever the leader tells meanwhile", async () => {
+    replay();
+    const one = openTab({ cursor: "e.3" });
+    await until(() => isOpen(one));
+    const frozen = openTab({ cursor: "e.1" });
+    await until(() => {
+      beat();
+      return frozen.texts.length === 2;
+    });
+    expect(all(one, frozen)).toEqual([[], upTo(3, 2)]);
+    expect(froms()).toEqual(["e.3", "e.1"]);
+  });
+
+  test("do not lose what one misses that comes back together with one that is further", async () => {
+    replay();
+    const [further, behind] = [openTab({ cursor: "e.2" }), openTab({ cursor: "e.1" })];
+    await until(() => further.texts.length === 1 && behind.texts.length === 2);
+    expect(all(further, behind)).toEqual([upTo(3, 3), upTo(3, 2)]);
+  });
+
+  test("do not lose what one misses that comes back together with one that is new", async () => {
+    replay();
+    const [fresh, behind] = [openTab(), openTab({ cursor: "e.1" })];
+    await until(() => isOpen(fresh) && behind.texts.length === 2);
+    expect(all(fresh, behind)).toEqual([[], upTo(3, 2)]);
+  });
+
+  test("tell one of another epoch, also if it comes back together with one that is new", async () => {
+    const [fresh, frozen] = [openTab(), openTab({ cursor: "d.9" })];
+    await until(() => isOpen(fresh) && frozen.cursor === "e.0");
+    expect(frozen.events.map(({ event }) => event)).toContain("resync");
+  });
+
+  test.each(["at once", "after an event"])("tell one of another epoch of the `resync` that it missed, %s", async (when) => {
+    replay();
+    const one = openTab({ cursor: "e.3" });
+    await until(() => isOpen(one));
+    const frozen = openTab({ cursor: "d.9" }); // the database was restored meanwhile
+    if (when === "after an event") say(4);
+    await until(() => isOpen(frozen) && frozen.joins.length === 1);
+    const [first] = frozen.events;
+    expect(first).toMatchObject({ event: "resync", data: { reason: "epoch", scope: "all" } });
+    expect(frozen.events.filter(({ event }) => event === "resync")).toHaveLength(1);
+    say(5);
+    await until(() => frozen.cursor === "e.5");
+    expect(froms()).toEqual(["e.3"]);
   });
 
   test("take the stream from one that holds the lock and says nothing", async () => {
