@@ -344,8 +344,11 @@ class Stream:
         if self._must_read:
             await self._read()
             return False
+        waiting = len(self._queue)
         if self._flush_queue():
             return not self._wire.is_full()
+        if len(self._queue) < waiting:
+            return False  # a page is full: what follows it is no hole
         changes = [frame.number for frame in self._queue if frame.kind == "change"]
         if changes and min(changes) > self.change + 1:
             self._changes_missed = "change_missed"
