@@ -34,6 +34,8 @@ MAX_BATCH: Final = 64
 MAX_WAITING: Final = 10_000  # sends; past it a new one is refused at once rather than late
 REQUEST_SECONDS: Final = 5.0
 LOCK_MS: Final = 200  # how long a whole batch waits for a row that someone else holds
+CLOSE_SECONDS: Final = 6.0  # for what was submitted: it has its outcome in 5
+WRITER_CLOSE_SECONDS: Final = 0.5  # else it is cut: nothing is in flight on it
 WIDE_RECIPIENTS: Final = 200  # a conversation seen to have more goes in batches of its own
 
 
@@ -82,14 +84,19 @@ class SendQueue:
         finally:
             timer.cancel()
 
-    async def close(self) -> None:
-        """Wait until everything that was submitted has its outcome, then close the writers."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=REQUEST_SECONDS)
-        for writer in self._writers:
-            if writer is not None:
-                with contextlib.suppress(Exception):
-                    await writer.close(timeout=1)
+    async def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
+        """Wait until everything that was submitted has its outcome, then close the writers; then cut them."""
+        ends_at = time.monotonic() + within_seconds
+        while self._tasks and time.monotonic() < ends_at:
+            await asyncio.wait(set(self._tasks), timeout=ends_at - time.monotonic())
+        await asyncio.gather(*(self._close_writer(number) for number in range(WRITERS)))
+
+    async def _close_writer(self, number: int) -> None:
+        writer = self._writers[number]
+        if writer is not None and not self._tasks:
+            with contextlib.suppress(Exception):
+                await writer.close(timeout=WRITER_CLOSE_SECONDS)
+        self._discard_writer(number)
 
     # --- Batches ---------------------------------------------------------------------------------
 
