@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import orjson
@@ -164,6 +164,9 @@ def change_body(event: str, payload: object) -> bytes:
 def change_frame(change: int, body: bytes) -> bytes:
     """Number a change for one user: a comment, which browsers ignore and streams read."""
     return b":%d\n%b" % (change, body)
+
+
+TYPING: Final = b"event: typing_status\n"  # how its frame begins
 
 
 def ephemeral_frame(event: str, payload: object) -> bytes:

@@ -16,9 +16,12 @@ from app.api.edge import Edge
 from app.api.paths import API_PREFIX, SEND_PATH, STREAM_PATH
 from app.api.routes import conversations, dev, members, messages, probes, send, stream, stream_credentials, users
 from app.auth import Authenticator
+from app.db import pool
 from app.db.inbox import InboxReader
 from app.db.pool import Database
+from app.exit_deadline import ExitDeadline
 from app.observability import log_defect, watch_event_loop
+from app.services import send_queue
 from app.services.conversation_service import ConversationService
 from app.services.message_service import MessageService
 from app.services.messaging.heartbeat import Heartbeat
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 FLUSH_SECONDS: Final = 2.0  # for the last publishes of a process
+AFTER_SENDS_SECONDS: Final = 1.0  # that the last sends leave to the last publishes, and to connections
 
 
 class Gapless:
@@ -43,6 +47,7 @@ class Gapless:
     def __init__(self, settings: Settings) -> None:
         """Build the routes; services are made when the server starts."""
         self.settings = settings
+        self.deadline = ExitDeadline()
         self.api = FastAPI(
             title="Gapless",
             version=__version__,
@@ -71,6 +76,7 @@ class Gapless:
 
     def begin_drain(self) -> None:
         """End all streams over the next seconds; call it from the signal."""
+        self.deadline.begin()
         if self._registry is not None and self._drain is None:
             self._drain = asyncio.get_running_loop().create_task(self._registry.drain())
 
@@ -87,7 +93,7 @@ class Gapless:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_kept_running(watch_event_loop))
             database = Database(settings.database_url)
-            stack.push_async_callback(database.close)
+            stack.push_async_callback(lambda: database.close(self.deadline.left(pool.CLOSE_SECONDS)))
             signing_key = await startup.prepare(database, settings)
 
             outlet = RedisOutlet(settings.redis_url)
@@ -95,7 +101,7 @@ class Gapless:
             pubsub = PubSub(settings.redis_url, publisher)
             outlet.on_trouble = pubsub.on_trouble
             await stack.enter_async_context(_kept_running(outlet.run))
-            stack.push_async_callback(outlet.drained, FLUSH_SECONDS)
+            stack.push_async_callback(lambda: outlet.drained(self.deadline.left(FLUSH_SECONDS)))
             await stack.enter_async_context(_kept_running(pubsub.run))
 
             reader = InboxReader(database)
@@ -118,7 +124,10 @@ class Gapless:
             stack.push_async_callback(authenticator.close)
             user_service = UserService(database, publisher)
             message_service = MessageService(database, publisher, user_service)
-            stack.push_async_callback(message_service.send_queue.close)
+            queue = message_service.send_queue
+            stack.push_async_callback(
+                lambda: queue.close(self.deadline.left(send_queue.CLOSE_SECONDS, spare_seconds=AFTER_SENDS_SECONDS))
+            )
             services = api.state.services = Services(
                 settings=settings,
                 database=database,

@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
+    from app.exit_deadline import ExitDeadline
+
 USER_TIMEOUT_MS: Final = 30_000  # bytes not taken for so long: a client that vanished, or never reads (RFC 5482)
-GRACEFUL_SECONDS: Final = 12
+GRACEFUL_SECONDS: Final = 12  # for requests, after a signal
+AFTER_REQUESTS_SECONDS: Final = 2.0  # that they leave to sends, publishes and connections, in any case
 KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual proxy keeps an idle connection: it closes first
 GC_THRESHOLD: Final = 50_000  # more made than gone: with the default of 700 the collector is half of a storm's work
 HEADER_SECONDS: Final = 10.0  # from the connection, or the first byte of a request, to the end of its headers
@@ -199,10 +202,11 @@ def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
 class Server(uvicorn.Server):
     """uvicorn's server, which drains streams on SIGTERM and SIGINT and then exits with 0."""
 
-    def __init__(self, config: uvicorn.Config, *, on_drain: Callable[[], None]) -> None:
-        """Call `on_drain` on the event loop at the first signal."""
+    def __init__(self, config: uvicorn.Config, *, on_drain: Callable[[], None], deadline: ExitDeadline) -> None:
+        """Begin `deadline` at the first signal, and call `on_drain` on the event loop."""
         super().__init__(config)
         self._on_drain = on_drain
+        self._deadline = deadline
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -223,6 +227,8 @@ class Server(uvicorn.Server):
             before = len(connections)
             await asyncio.sleep(0)
             quiet_turns = quiet_turns + 1 if len(connections) == before else 0
+        seconds = self._deadline.left(self.config.timeout_graceful_shutdown or 0, spare_seconds=AFTER_REQUESTS_SECONDS)
+        self.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]  # parts of one are as good
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -232,6 +238,7 @@ class Server(uvicorn.Server):
             self.force_exit = True
         elif not self.should_exit:
             self.should_exit = True
+            self._deadline.begin()
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._on_drain)
         # uvicorn would raise the signal again at the end: the exit code would tell of a failure.

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from app.exit_deadline import ExitDeadline
+
 BACKLOG: Final = 4096
 METRICS_HOST: Final = "127.0.0.1"
 _PR_SET_PDEATHSIG: Final = 1
@@ -62,7 +64,7 @@ def serve(settings: Settings, listener: socket.socket, *, number: int = 0, on_re
     app = Gapless(settings)
     watched = _StartupWatch(app)
     config = server.configure(watched, host=settings.host, port=settings.port, trusted_proxies=settings.trusted_proxies)
-    running = _Server(config, on_drain=app.begin_drain, on_ready=on_ready)
+    running = _Server(config, on_drain=app.begin_drain, deadline=app.deadline, on_ready=on_ready)
     with _metrics(settings, number), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         try:
             runner.run(running.serve(sockets=[listener]))
@@ -78,8 +80,10 @@ def serve(settings: Settings, listener: socket.socket, *, number: int = 0, on_re
 class _Server(server.Server):
     """Tells when it accepts."""
 
-    def __init__(self, config: uvicorn.Config, *, on_drain: Callable[[], None], on_ready: OnReady | None) -> None:
-        super().__init__(config, on_drain=on_drain)
+    def __init__(
+        self, config: uvicorn.Config, *, on_drain: Callable[[], None], deadline: ExitDeadline, on_ready: OnReady | None
+    ) -> None:
+        super().__init__(config, on_drain=on_drain, deadline=deadline)
         self._on_ready = on_ready
         self._telling: asyncio.Future[None] | None = None
 

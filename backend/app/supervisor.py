@@ -25,7 +25,7 @@ from app.db.pool import Database
 from app.exits import Exit
 from app.settings import Settings
 
-STOP_SECONDS: Final = 15.0  # streams drain over 5 s, requests end within 12 s
+STOP_SECONDS: Final = 15.0  # they end within 14 s, and the interpreter
 FIRST_PAUSE_SECONDS: Final = 0.5
 MAX_PAUSE_SECONDS: Final = 30.0
 STEADY_SECONDS: Final = 60.0  # a worker that lived longer crashed for another reason than the last time

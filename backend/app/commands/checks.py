@@ -19,6 +19,7 @@ from app.db.migrate import current_revision, is_recent, newest_revision
 from app.db.operations import DatabaseFacts, read_facts
 from app.db.pool import Database
 from app.errors import GaplessError
+from app.services.messaging import redis_link
 from app.services.messaging.publisher import Publisher, RedisOutlet
 from app.services.messaging.redis_pubsub import PubSub
 from app.settings import Settings
@@ -76,9 +77,11 @@ async def check_redis(settings: Settings) -> list[Check]:
         async with Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=2) as redis:
             info = await redis.info("server")
             cluster = await redis.info("cluster")
-    except (RedisError, OSError, ValueError) as error:
+    except (RedisError, OSError) as error:
         why = f"It does not answer at REDIS_URL: {error} Messages would arrive up to about two seconds late."
         return [Check("redis", "fail", why)]
+    except Exception as error:  # noqa: BLE001 - the library's own words for an address that it cannot use
+        return [Check("redis", "fail", f"REDIS_URL cannot be used: {type(error).__name__}: {error}")]
     version = info.get("valkey_version") or info.get("redis_version") or "of unknown version"
     name = "Valkey" if "valkey_version" in info else "Redis"
     checks = [Check("redis", "ok", f"{name} {version} answers.")]
@@ -166,6 +169,12 @@ def _clock(theirs: datetime, asked_at: datetime, answered_at: datetime) -> Check
 
 
 async def _round_trip(redis_url: str) -> Check:
+    try:  # as the server does, which has a connection of its own making
+        link = await redis_link.open_link(redis_url, on_reply=_ignore, on_lost=_ignore, name="gapless-doctor")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server would meet it, too
+        why = f"The server's own connection to REDIS_URL cannot be made: {type(error).__name__}: {error}"
+        return Check("pub/sub", "fail", why)
+    link.abort()
     outlet = RedisOutlet(redis_url)
     pubsub = PubSub(redis_url, Publisher(outlet))
     started_at = time.monotonic()
@@ -178,6 +187,9 @@ async def _round_trip(redis_url: str) -> Check:
                 return Check("pub/sub", "ok", f"A probe came back {ms:.0f} ms after connecting.")
     sentence = "A probe that was published did not come back. See the ACL: SUBSCRIBE and PUBLISH on user:* and probe:*."
     return Check("pub/sub", "fail", sentence)
+
+
+def _ignore(*_: object) -> None: ...
 
 
 @asynccontextmanager

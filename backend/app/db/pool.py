@@ -29,6 +29,7 @@ CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.5
 COMMAND_SECONDS = 4
 USE_SECONDS = 4.5  # from asking for a connection to having done with it, whatever is run on it
+CLOSE_SECONDS = 5  # for what is in flight, when the pool is closed
 ATTEMPTS = 3  # of a transaction that PostgreSQL itself asks to run again (40001, 40P01)
 
 LOCK_SECONDS = 2
@@ -81,12 +82,12 @@ class Database:
         self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
         self._lent: set[int] = set()  # by the process id of their backends
 
-    async def close(self) -> None:
-        """Close the pool, waiting at most 5 s for what is in flight."""
+    async def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
+        """Close the pool; cut what is in flight for longer."""
         if self._pool is None:
             return
         try:
-            await asyncio.wait_for(self._pool.close(), 5)
+            await asyncio.wait_for(self._pool.close(), within_seconds)
         except TimeoutError:
             self._pool.terminate()
 

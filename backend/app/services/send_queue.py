@@ -37,6 +37,8 @@ MAX_BATCH: Final = 64
 MAX_WAITING: Final = 10_000  # sends; past it a new one is refused at once rather than late
 REQUEST_SECONDS: Final = 5.0
 LOCK_MS: Final = 200  # how long a whole batch waits for a row that someone else holds
+CLOSE_SECONDS: Final = 6.0  # for what was submitted: it has its outcome in 5
+WRITER_CLOSE_SECONDS: Final = 0.5  # else it is cut: nothing is in flight on it
 
 
 class SendQueue:
@@ -79,14 +81,20 @@ class SendQueue:
         self._schedule()
         return await _outcome(waiting.first, deadline), True
 
-    async def close(self) -> None:
-        """Wait until everything that was submitted has its outcome, then close the writers."""
-        while self._tasks or self._waiting:
-            await asyncio.wait(set(self._tasks) or {asyncio.create_task(asyncio.sleep(0))}, timeout=REQUEST_SECONDS)
-        for writer in self._writers:
-            if writer is not None:
-                with contextlib.suppress(Exception):
-                    await writer.close(timeout=1)
+    async def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
+        """Wait until everything that was submitted has its outcome, then close the writers; then cut them."""
+        ends_at = time.monotonic() + within_seconds
+        while (self._tasks or self._waiting) and time.monotonic() < ends_at:
+            tasks = set(self._tasks) or {asyncio.create_task(asyncio.sleep(0))}
+            await asyncio.wait(tasks, timeout=ends_at - time.monotonic())
+        await asyncio.gather(*(self._close_writer(number) for number in range(WRITERS)))
+
+    async def _close_writer(self, number: int) -> None:
+        writer = self._writers[number]
+        if writer is not None and not self._tasks:
+            with contextlib.suppress(Exception):
+                await writer.close(timeout=WRITER_CLOSE_SECONDS)
+        self._discard_writer(number)
 
     # --- Batches ---------------------------------------------------------------------------------
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import signal
 import time
 from typing import Self
 
 import pytest
 
+from tests.hardening.raw import Raw, request
 from tests.support.servers import new_user
 
 pytestmark = pytest.mark.faults
@@ -111,3 +113,39 @@ async def test_a_postgresql_that_hangs_costs_answers_and_nothing_else(
         assert stream.seqs == list(range(21, head + 1))
         committed = await connection.fetch("SELECT content FROM messages ORDER BY seq OFFSET 20")
         assert stream.contents == [row["content"] for row in committed]
+
+
+@pytest.mark.slow
+async def test_a_process_that_is_to_end_does_so_in_time_although_postgresql_hangs(start_server, database_url):
+    """Protocol 7.1: a body that trickles in, a send that is not answered, connections that do not close."""
+    async with StallingProxy(int(re.findall(r":(\d+)/", database_url)[0])) as proxy:
+        server = await start_server(database_url=re.sub(r":\d+/", f":{proxy.port}/", database_url))
+        assert server.process is not None
+        ada, bob = new_user("ada"), new_user("bob")
+        await server.know(ada, bob)
+        # Both writers, and several connections of the pool.
+        await asyncio.gather(*(server.send(ada, bob) for _ in range(200)))
+        await asyncio.gather(*(server.call("GET", "/conversations", user=ada) for _ in range(20)))
+        body = b'{"recipient_id":"%b","content":"slowly"}' % bob.encode()
+        raw = await Raw.to(
+            server,
+            request(
+                "POST",
+                "/api/v1/messages/send",
+                "Content-Type: application/json",
+                f"Content-Length: {len(body)}",
+                user=ada,
+            ),
+        )
+        await asyncio.sleep(0.2)
+        proxy.flows.clear()
+        started = time.monotonic()
+        server.signal(signal.SIGTERM)
+        ended = asyncio.create_task(asyncio.to_thread(server.process.wait, 30))
+        for byte in body[:-1]:
+            raw.write(b"%c" % byte)
+            await asyncio.sleep(9.5 / len(body))  # in the longest time that a body may take
+        raw.write(body[-1:])
+        assert await ended == 0, server.log_tail()
+        assert time.monotonic() - started < 15
+        raw.reset()

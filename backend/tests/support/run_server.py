@@ -47,7 +47,7 @@ def main() -> None:
     listener = server.listen(settings.host, settings.port)
     sys.stdout.write(f"PORT {listener.getsockname()[1]}\n")
     sys.stdout.flush()
-    server.Server(config, on_drain=app.begin_drain).run(sockets=[listener])
+    server.Server(config, on_drain=app.begin_drain, deadline=app.deadline).run(sockets=[listener])
 
 
 def _hit(*_: object) -> None:

@@ -197,7 +197,7 @@ class RedisOutlet:
                     self._link = await redis_link.open_link(
                         self._url, on_reply=self._on_reply, on_lost=self._lost.set, name="gapless-publisher"
                     )
-                except redis_link.LINK_ERRORS:
+                except Exception:  # noqa: BLE001 - whatever it is, frames grow old; the one that listens tells of it
                     self._give_up_old()
                     await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter
                     pause_seconds = min(1.0, pause_seconds * 2)

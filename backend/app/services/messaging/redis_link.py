@@ -84,14 +84,13 @@ class RedisLink(asyncio.Protocol):
 async def open_link(
     url: str, *, on_reply: Callable[[object], None], on_lost: Callable[[], None], name: str
 ) -> RedisLink:
-    """Connect within 1 s. Raises one of LINK_ERRORS."""
+    """Connect within 2 s. Raises one of LINK_ERRORS, and whatever the library makes of a URL that it cannot use."""
     pool = ConnectionPool.from_url(
         url,
         protocol=2,
         client_name=name,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=CONNECT_SECONDS,
-        socket_keepalive=True,
     )
     connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
     async with asyncio.timeout(2 * CONNECT_SECONDS):

@@ -219,6 +219,7 @@ class PubSub:
     async def run(self) -> None:
         """Keep a connection open and every wanted channel asked for, until cancelled."""
         pause_seconds = 0.1
+        told: type[Exception] | None = None
         if self._link is not None:  # a defect has ended the run before
             self._forget_connection()
         try:
@@ -228,11 +229,15 @@ class PubSub:
                     self._link = await redis_link.open_link(
                         self._url, on_reply=self._on_reply, on_lost=self._lost.set, name="gapless-subscriber"
                     )
-                except redis_link.LINK_ERRORS as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, there is no Redis, and all must know
                     self._set_up(up=False, reason=type(error).__name__)
+                    if not isinstance(error, redis_link.LINK_ERRORS) and type(error) is not told:
+                        log_defect("redis_link_failed", error)  # once per change, not once per attempt
+                    told = type(error)
                     await asyncio.sleep(pause_seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter
                     pause_seconds = min(2.0, pause_seconds * 2)
                     continue
+                told = None
                 stats.redis_reconnects += 1
                 self._ask_for_everything()
                 has_worked = await self._probe_until_lost()

@@ -32,6 +32,7 @@ ABORT_SECONDS: Final = 5.0  # after its end a connection is cut, whatever is unr
 RETRY_READ_SECONDS: Final = 0.5  # between attempts to read from a PostgreSQL that does not answer
 RETRY_MS: Final = (1000, 4000)
 _RECONNECTED: Final = "redis_reconnected"
+_OVERFLOW: Final = "overflow"  # more than the client read
 
 
 class _State(Enum):
@@ -58,9 +59,9 @@ class Stream:
         "_owner",
         "_queue",
         "_queue_bytes",
-        "_receipts_missed",
         "_state",
         "_timer",
+        "_uncounted_missed",
         "_wire",
         "change",
         "ends_at",
@@ -91,7 +92,7 @@ class Stream:
         self._queue_bytes = 0
         self._must_read = False  # PostgreSQL may have something that the queue has not
         self._changes_missed: str | None = None  # why changes may have been missed as well
-        self._receipts_missed = False  # nothing counted was missed; the next heartbeat tells of the rest
+        self._uncounted_missed: str | None = None  # why receipts or own settings were; the next heartbeat tells
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -230,8 +231,8 @@ class Stream:
         if self._state is _State.LIVE and self._wire.is_full():
             self._start_catching_up()  # ends the stream if it stays so
         elif self._state is not _State.OPENING and not self._wire.is_full():
-            if self._receipts_missed:
-                self._resync_changes(_RECONNECTED, self.change)
+            if self._uncounted_missed is not None:
+                self._resync_changes(self._uncounted_missed, self.change)
             self._wire.write(events.heartbeat_frame(now, self.seq))
 
     def end_if_revoked(self, valid_after: datetime | None) -> None:
@@ -277,11 +278,13 @@ class Stream:
     def _enqueue(self, frame: Frame) -> None:
         if frame.kind == "ephemeral" and self._wire.is_full():
             stats.ephemeral_dropped += 1
+            if not frame.raw.startswith(events.TYPING):  # which is past by the time that it could be told of
+                self._uncounted_missed = _OVERFLOW
             return
         if self._queue_bytes + len(frame.raw) > MAX_QUEUE_BYTES:
             self._forget_queue()
             self._must_read = True
-            self._changes_missed = "overflow"
+            self._changes_missed = _OVERFLOW
         self._queue.append(frame)
         self._queue_bytes += len(frame.raw)
 
@@ -344,8 +347,11 @@ class Stream:
         if self._must_read:
             await self._read()
             return False
+        waiting = len(self._queue)
         if self._flush_queue():
             return not self._wire.is_full()
+        if len(self._queue) < waiting:
+            return False  # a page is full: what follows it is no hole
         changes = [frame.number for frame in self._queue if frame.kind == "change"]
         if changes and min(changes) > self.change + 1:
             self._changes_missed = "change_missed"
@@ -371,7 +377,7 @@ class Stream:
             self._resync_all(reason, missed)
         else:
             if changes_missed == _RECONNECTED and missed.change == self.change:
-                self._receipts_missed = True  # all streams are told of Redis at once: not all clients may ask at once
+                self._uncounted_missed = _RECONNECTED  # all streams are at once: not all clients may ask at once
             elif changes_missed is not None:
                 self._resync_changes(changes_missed, missed.change)
             await self._replay(missed)
@@ -427,7 +433,7 @@ class Stream:
         """Say that the client must reload, and only then move its cursor: a cut in between says it again."""
         self.seq = missed.head
         self.change = missed.change
-        self._receipts_missed = False
+        self._uncounted_missed = None
         stats.resyncs[reason] += 1
         self._wire.write(events.resync_frame(reason, "all", str(self.cursor)))
         self._wire.write(events.id_block(self.epoch, self.seq))
@@ -435,6 +441,6 @@ class Stream:
     def _resync_changes(self, reason: str, change: int) -> None:
         """Say that an edit, delete, reaction or conversation change was missed: the client asks `changes`."""
         self.change = change
-        self._receipts_missed = False
+        self._uncounted_missed = None
         stats.resyncs[reason] += 1
         self._wire.write(events.resync_frame(reason, "changes", str(self.cursor)))
