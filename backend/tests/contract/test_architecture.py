@@ -18,8 +18,8 @@ NAMES = {path: ".".join(path.relative_to(APP).with_suffix("").parts).removesuffi
 
 # From the bottom up: a module imports its own layer and those below it. The longest match counts.
 LAYERS = [
-    {"deadline", "exit_deadline", "errors", "events", "inbox", "lru", "origins", "observability", "settings", "exits", "jwks",
-     "text_rules", "log_writer", "services.messaging.channels", "services.messaging.cursor", ""},
+    {"deadline", "exit_deadline", "errors", "events", "inbox", "lru", "origins", "observability", "settings", "exits",
+     "jwks", "text_rules", "log_writer", "services.messaging.channels", "services.messaging.cursor", ""},
     {"auth", "schemas"},
     {"db", "services.messaging"},
     {"services"},
