@@ -54,6 +54,7 @@ class Stream:
     """What one client has been sent, and what comes next."""
 
     __slots__ = (
+        "_change_passed_on",
         "_changes_missed",
         "_must_read",
         "_owner",
@@ -89,6 +90,7 @@ class Stream:
         self._state = _State.OPENING
         self._queue = FrameQueue()
         self._must_read = False  # PostgreSQL may have something that the queue has not
+        self._change_passed_on = (0, 0)  # the number and hash of the last one
         self._changes_missed: str | None = None  # why changes may have been missed as well
         self._uncounted_missed: str | None = None  # why receipts or own settings were; the next heartbeat tells
         self._timer: asyncio.TimerHandle | None = None
@@ -264,6 +266,9 @@ class Stream:
             verdict = judge("", self.change, "", frame.number)
             if verdict is Verdict.DELIVER:
                 self.change = frame.number
+                self._change_passed_on = (frame.number, hash(frame.raw))
+            elif frame.number == self._change_passed_on[0] and hash(frame.raw) != self._change_passed_on[1]:
+                self._resync_changes("change_taken", self.change)  # two deployments on one Redis: one is not ours
         elif frame.kind == "control":
             self._obey(frame)
             return True
