@@ -6,7 +6,7 @@ import pytest
 
 from app import events
 from app.observability import stats
-from app.services.messaging import sse_stream
+from app.services.messaging import frame_queue
 from tests.model.test_head_check import opened
 from tests.model.test_stream_model import NOW, World, _parsed
 from tests.support.streams import Event, parse_block
@@ -36,7 +36,7 @@ async def test_what_queued_in_order_is_written_without_a_read():
     reads, repaired = count_reads(world), stats.gaps_repaired
     world.wire.readable.clear()
     queued_bytes = 0
-    while queued_bytes < sse_stream.MAX_QUEUE_BYTES - 4000:
+    while queued_bytes < frame_queue.MAX_QUEUE_BYTES - 4000:
         frame = world.commit_change() if world.change * 3 < len(world.inbox) else world.commit_message()
         queued_bytes += len(frame.raw)
         world.stream.on_frame(frame)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from app import events
 from app.errors import UnavailableError
 from app.inbox import Head, Missed
-from app.services.messaging import sse_stream
+from app.services.messaging import frame_queue, sse_stream
 from app.services.messaging.cursor import Cursor
 from app.services.messaging.sse_stream import Stream
 from tests.support.streams import parse_block
@@ -133,7 +133,7 @@ STEPS = st.lists(
 def _impatient(monkeypatch):
     monkeypatch.setattr(sse_stream, "LATE_FRAME_SECONDS", 0.002)
     monkeypatch.setattr(sse_stream, "RETRY_READ_SECONDS", 0.001)
-    monkeypatch.setattr(sse_stream, "MAX_QUEUE_BYTES", 1500)  # four messages: overflow is common
+    monkeypatch.setattr(frame_queue, "MAX_QUEUE_BYTES", 1500)  # four messages: overflow is common
     monkeypatch.setattr(sse_stream, "PAGE_BYTES", 800)
 
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final
 from app import events
 from app.errors import UnavailableError
 from app.observability import log_defect, stats
-from app.services.messaging.continuity import is_beyond, is_early, pass_in_order, why_broken
+from app.services.messaging.continuity import why_broken
 from app.services.messaging.cursor import Cursor, Verdict, judge
+from app.services.messaging.frame_queue import FrameQueue
 
 if TYPE_CHECKING:
     from app.events import Frame, Run
     from app.inbox import Missed
     from app.services.messaging.stream_ports import StreamOwner, Wire
 
-MAX_QUEUE_BYTES: Final = 64 * 1024
 PAGE_BYTES: Final = 32 * 1024  # written at once; below the transport's high-water mark
 DRAIN_SECONDS: Final = 10.0  # a client that does not read a page in this time is slow
 LATE_FRAME_SECONDS: Final = 0.05  # two processes may publish 8 before 7
@@ -54,11 +54,11 @@ class Stream:
     """What one client has been sent, and what comes next."""
 
     __slots__ = (
+        "_change_passed_on",
         "_changes_missed",
         "_must_read",
         "_owner",
         "_queue",
-        "_queue_bytes",
         "_state",
         "_timer",
         "_uncounted_missed",
@@ -88,9 +88,9 @@ class Stream:
         self._wire = wire
         self._owner = owner
         self._state = _State.OPENING
-        self._queue: list[Frame] = []
-        self._queue_bytes = 0
+        self._queue = FrameQueue()
         self._must_read = False  # PostgreSQL may have something that the queue has not
+        self._change_passed_on = (0, 0)  # the number and hash of the last one
         self._changes_missed: str | None = None  # why changes may have been missed as well
         self._uncounted_missed: str | None = None  # why receipts or own settings were; the next heartbeat tells
         self._timer: asyncio.TimerHandle | None = None
@@ -148,7 +148,7 @@ class Stream:
         has_begun = self._state is not _State.OPENING  # before that the endpoint answers, from the status line on
         self._state = _State.ENDED
         self._cancel_timer()
-        self._forget_queue()
+        self._queue.clear()
         stats.streams_closed[reason] += 1
         self._owner.release(self)
         if retry_ms is not None and has_begun and not self._wire.is_full():
@@ -182,8 +182,10 @@ class Stream:
             return
         if self._must_read:  # the queue has overflowed
             self._start_catching_up()
-        elif self._flush_queue():
-            self._go_live()
+        else:
+            self._queue.flush(self._pass_on, PAGE_BYTES)
+            if not self._queue:
+                self._go_live()
 
     def on_run(self, run: Run) -> None:
         """Take messages that follow each other: in one write, if they follow what was delivered, too."""
@@ -264,6 +266,9 @@ class Stream:
             verdict = judge("", self.change, "", frame.number)
             if verdict is Verdict.DELIVER:
                 self.change = frame.number
+                self._change_passed_on = (frame.number, hash(frame.raw))
+            elif frame.number == self._change_passed_on[0] and hash(frame.raw) != self._change_passed_on[1]:
+                self._resync_changes("change_taken", self.change)  # two deployments on one Redis: one is not ours
         elif frame.kind == "control":
             self._obey(frame)
             return True
@@ -281,22 +286,9 @@ class Stream:
             if not frame.raw.startswith(events.TYPING):  # which is past by the time that it could be told of
                 self._uncounted_missed = _OVERFLOW
             return
-        if self._queue_bytes + len(frame.raw) > MAX_QUEUE_BYTES:
-            self._forget_queue()
+        if not self._queue.add(frame):
             self._must_read = True
             self._changes_missed = _OVERFLOW
-        self._queue.append(frame)
-        self._queue_bytes += len(frame.raw)
-
-    def _forget_queue(self) -> None:
-        self._queue = []
-        self._queue_bytes = 0
-
-    def _flush_queue(self) -> bool:
-        """Write what is in order, up to a page; true when nothing is left."""
-        self._queue = pass_in_order(self._queue, self._pass_on, PAGE_BYTES)
-        self._queue_bytes = sum(len(frame.raw) for frame in self._queue)
-        return not self._queue
 
     def _wait_for_late_frame(self) -> None:
         self._state = _State.WAITING
@@ -347,23 +339,22 @@ class Stream:
         if self._must_read:
             await self._read()
             return False
-        waiting = len(self._queue)
-        if self._flush_queue():
+        has_moved = self._queue.flush(self._pass_on, PAGE_BYTES)
+        if not self._queue:
             return not self._wire.is_full()
-        if len(self._queue) < waiting:
-            return False  # a page is full: what follows it is no hole
-        changes = [frame.number for frame in self._queue if frame.kind == "change"]
-        if changes and min(changes) > self.change + 1:
+        if has_moved:
+            return False  # the page may have been full: what is left is no hole yet
+        if self._queue.lacks_change(self.change):
             self._changes_missed = "change_missed"
             await self._read()
-        elif any(is_early(frame, self.cursor) for frame in self._queue):
+        elif self._queue.lacks_message(self.cursor):
             stats.gaps_repaired += 1
             await self._read()
         return False
 
     async def _read(self) -> None:
         """Read what was missed and write it; then drop what PostgreSQL does not know of."""
-        known = list(self._queue)
+        seen = self._queue.seen()
         self._must_read = False
         changes_missed, self._changes_missed = self._changes_missed, None
         missed = await self._fetch()
@@ -383,10 +374,7 @@ class Stream:
             await self._replay(missed)
         # A message or change is published after its commit: what was queued before this read and is not in
         # it was never sent by a Gapless server.
-        forged = {id(frame) for frame in known if is_beyond(frame, self.epoch, missed)}
-        if forged:
-            stats.frames_dropped += len(forged)
-            self._queue = [frame for frame in self._queue if id(frame) not in forged]
+        stats.frames_dropped += self._queue.drop_beyond(seen, self.epoch, missed)
 
     async def _replay(self, missed: Missed) -> None:
         """Write what was read, in pieces; each is written when the one before has drained."""
