@@ -1,4 +1,4 @@
-"""Two deployments on one Redis, which has one Pub/Sub whatever the number of the database: it is told not to be done."""
+"""Two deployments on one Redis. It has one Pub/Sub, whatever the number of the database; operators are told not to."""
 
 from __future__ import annotations
 
