@@ -100,7 +100,7 @@ async def test_everything_ends_with_the_bench(tmp_path: Path, temporary: Path, n
         await eventually(lambda: "streams" in bench.log.read_text())
         assert len(processes_below(temporary)) > 2
         bench.process.send_signal(number)
-        assert await bench.ended() != 0
+        assert await bench.ended(seconds=40) != 0
     await eventually(lambda: processes_below(temporary) == [])
     if number != signal.SIGKILL:
         assert list(temporary.iterdir()) == []
