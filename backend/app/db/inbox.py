@@ -85,7 +85,7 @@ async def trim(
     The next piece may come after `pause_seconds`, the next round after `rest_seconds`, from any process.
     A cursor below what was removed is answered with `resync`. Raises UnavailableError.
     """
-    async with database.acquire() as connection, connection.transaction():
+    async with database.transaction() as connection:
         after_user_id = await connection.fetchval(_SQL["take_turn_to_trim"])
         if after_user_id is None:
             return None

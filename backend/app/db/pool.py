@@ -8,6 +8,7 @@ after the other: none is lent past its deadline (app/deadline.py), and what was 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import weakref
 from contextlib import asynccontextmanager
@@ -104,6 +105,7 @@ class Database:
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
         """Lend a connection. Raises UnavailableError when PostgreSQL does not answer, or the request was answered."""
+        cancellations = _cancellations()
         try:
             pool = self._pool or await self._open()
             seconds = min(ACQUIRE_SECONDS, deadline.seconds_left())
@@ -115,14 +117,32 @@ class Database:
                     yield connection
                 except (TimeoutError, asyncio.CancelledError) as error:
                     # Neither a rollback nor a reset could be answered sooner than what was asked before.
-                    connection.terminate()
+                    with contextlib.suppress(asyncpg.InterfaceError):  # it was lost, and the pool has it back
+                        connection.terminate()
                     if limit.expired() or isinstance(error, TimeoutError):
                         self._drop_idle()
                     raise
                 finally:
                     self._lent.discard(backend)
         except UNAVAILABLE as error:
+            if _cancellations() > cancellations:  # what a loop that goes on after UnavailableError would not notice
+                raise asyncio.CancelledError from error
             raise UnavailableError from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection with a transaction, which is committed when the block ends, or rolled back."""
+        async with self.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except (TimeoutError, asyncio.CancelledError):
+                raise  # PostgreSQL rolls back when the connection ends; to ask for it would be another wait
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
 
     async def transactions(self) -> AsyncGenerator[AbstractAsyncContextManager[Connection]]:
         """Give a transaction, and another while PostgreSQL asks to run it again, three at most.
@@ -186,6 +206,11 @@ class Database:
                 connection.terminate()
 
 
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 async def _leave_nothing_behind(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     # Nothing here changes a session, so asyncpg's own reset, a round trip per use, is for accidents alone.
     if connection.is_in_transaction():
@@ -216,7 +241,7 @@ class _Attempt:
 
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[Connection]:
-        async with self._database.acquire() as connection, connection.transaction():
+        async with self._database.transaction() as connection:
             left = deadline.seconds_left()
             if left < LOCK_SECONDS:  # nobody waits for a row, and keeps a connection from others, after the answer
                 await connection.execute(f"SET LOCAL lock_timeout = {max(1, int(left * 1000))}")

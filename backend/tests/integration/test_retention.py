@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -10,6 +12,9 @@ import pytest
 
 from app.db.inbox import Trimmed, trim
 from app.db.pool import Database
+from app.main import _kept_running
+from app.services.retention import keep_trimming
+from tests.support.proxy import TcpProxy
 
 USERS = 30
 DAYS = 10
@@ -138,3 +143,37 @@ async def test_of_several_processes_one_trims_and_the_next_goes_on_where_it_was(
     finally:
         await other.close()
     assert await connection.fetchval("SELECT after_user_id FROM retention") == ""
+
+
+async def test_a_piece_that_postgresql_does_not_answer_is_cancelled_at_once(database_url, database, connection):
+    """Protocol 7.1: nor is the end of the process taken for one more time-out, after which it would go on."""
+    port = int(re.findall(r":(\d+)/", database_url)[0])
+    async with TcpProxy(port) as proxy:
+        stalled = Database(re.sub(r":\d+/", f":{proxy.port}/", database_url), max_size=1)
+        await connection.execute("BEGIN; LOCK TABLE inbox IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(10), _kept_running(lambda: keep_trimming(stalled, days=DAYS)):
+            while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            proxy.hold()
+            began_at = time.monotonic()
+        assert time.monotonic() - began_at < 1
+        await stalled.close(0)
+        await connection.execute("ROLLBACK")
+
+
+async def test_who_is_cancelled_while_something_else_fails_is_cancelled(database):
+    """What catches UnavailableError and goes on would go on for ever."""
+
+    async def work() -> None:
+        async with database.acquire():
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                raise asyncpg.InterfaceError("lost") from None
+
+    task = asyncio.create_task(work())
+    while not database._lent:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
