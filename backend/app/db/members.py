@@ -94,7 +94,13 @@ async def advance_read_position(database: Database, user_id: str, conversation_i
 
     One row and no lock but its own: a thousand readers do not wait for one another.
     """
-    row = await database.fetchrow(_SQL["advance_read_position"], user_id, conversation_id, seq, LARGE_GROUP_MEMBERS + 1)
+    row = await database.turns.run(
+        lambda: database.fetchrow(
+            _SQL["advance_read_position"], user_id, conversation_id, seq, LARGE_GROUP_MEMBERS + 1
+        ),
+        (user_id, conversation_id),
+        is_small=True,
+    )
     if row is None:
         return None
     state = ReadState(conversation_id, row["last_read_seq"], row["unread"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from app import deadline
-from app.db.turns import Turns
+from app.db.turns import ROW_SECONDS, Turns
 from app.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -130,19 +130,21 @@ class Database:
             raise UnavailableError from error
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, lock_seconds: float = LOCK_SECONDS) -> AsyncIterator[Connection]:
         """Lend a connection with a transaction, which is committed when the block ends, or rolled back."""
         async with self.acquire() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
+            # Nobody waits for a row, and keeps a connection from others, after the answer.
+            seconds = min(lock_seconds, deadline.seconds_left())
+            patience = f"; SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}" if seconds < LOCK_SECONDS else ""
+            await connection.execute(f"BEGIN{patience}")
             try:
                 yield connection
             except (TimeoutError, asyncio.CancelledError):
                 raise  # PostgreSQL rolls back when the connection ends; to ask for it would be another wait
             except BaseException:
-                await transaction.rollback()
+                await connection.execute("ROLLBACK")
                 raise
-            await transaction.commit()
+            await connection.execute("COMMIT")
 
     async def transactions(self) -> AsyncGenerator[AbstractAsyncContextManager[Connection]]:
         """Give a transaction, and another while PostgreSQL asks to run it again, three at most.
@@ -221,9 +223,8 @@ class _Attempt:
     """One run of a transaction; swallows a request to run it again unless it is the last."""
 
     def __init__(self, database: Database, *, last: bool) -> None:
-        self._database = database
         self._last = last
-        self._transaction = self._begin()
+        self._transaction = database.transaction(lock_seconds=ROW_SECONDS)
         self.is_done = False
 
     async def __aenter__(self) -> Connection:
@@ -238,11 +239,3 @@ class _Attempt:
             raise
         self.is_done = True
         return False
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[Connection]:
-        async with self._database.transaction() as connection:
-            left = deadline.seconds_left()
-            if left < LOCK_SECONDS:  # nobody waits for a row, and keeps a connection from others, after the answer
-                await connection.execute(f"SET LOCAL lock_timeout = {max(1, int(left * 1000))}")
-            yield connection
