@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from app import deadline
-from app.db.turns import ROW_SECONDS, Turns
+from app.db.turns import Turns, row_ms
 from app.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ ACQUIRE_SECONDS = 1.5
 COMMAND_SECONDS = 4
 USE_SECONDS = 4.5  # from asking for a connection to having done with it, whatever is run on it
 CLOSE_SECONDS = 5  # for what is in flight, when the pool is closed
+LOCK_SECONDS = 2  # of what takes no turns
 ATTEMPTS = 3  # of a transaction that PostgreSQL itself asks to run again (40001, 40P01)
-
-LOCK_SECONDS = 2
 
 SESSION_SETTINGS = {
     "lock_timeout": f"{LOCK_SECONDS}s",
@@ -130,13 +129,10 @@ class Database:
             raise UnavailableError from error
 
     @asynccontextmanager
-    async def transaction(self, *, lock_seconds: float = LOCK_SECONDS) -> AsyncIterator[Connection]:
+    async def transaction(self, *, takes_turns: bool = False) -> AsyncIterator[Connection]:
         """Lend a connection with a transaction, which is committed when the block ends, or rolled back."""
         async with self.acquire() as connection:
-            # Nobody waits for a row, and keeps a connection from others, after the answer.
-            seconds = min(lock_seconds, deadline.seconds_left())
-            patience = f"; SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}" if seconds < LOCK_SECONDS else ""
-            await connection.execute(f"BEGIN{patience}")
+            await connection.execute(f"BEGIN; SET LOCAL lock_timeout = {row_ms()}" if takes_turns else "BEGIN")
             try:
                 yield connection
             except (TimeoutError, asyncio.CancelledError):
@@ -224,7 +220,7 @@ class _Attempt:
 
     def __init__(self, database: Database, *, last: bool) -> None:
         self._last = last
-        self._transaction = database.transaction(lock_seconds=ROW_SECONDS)
+        self._transaction = database.transaction(takes_turns=True)
         self.is_done = False
 
     async def __aenter__(self) -> Connection:

@@ -26,6 +26,11 @@ ROW_SECONDS: Final = 0.2  # the wait for a row, of one turn
 T = TypeVar("T")
 
 
+def row_ms() -> int:
+    """Give how long a turn waits for a row; less where the request has less, as nobody waits after the answer."""
+    return max(1, int(1000 * min(ROW_SECONDS, deadline.seconds_left())))
+
+
 class Turns:
     """Lets changes in one after the other: of one thing one at a time, of all of them a few.
 

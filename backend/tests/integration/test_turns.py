@@ -162,6 +162,30 @@ async def test_heads_that_are_held_do_not_keep_the_changes_of_others_from_their_
         await holder.close()
 
 
+async def test_read_positions_that_are_held_keep_no_others_from_moving(world, meter):
+    """Protocol 2.5: the members of one group are held, and all of them read."""
+    ada, *others = await world.users("ada", *(f"user{n}" for n in range(10)))
+    held, free = await world.group(ada, *others), await world.group(ada, *others)
+    for group in (held, free):
+        await world.send(ada, group.id)
+    mark_read = world.conversations.ephemeral.mark_read
+    holder = await asyncpg.connect(world.database.url)
+    try:
+        await holder.execute("BEGIN")
+        await holder.execute("UPDATE members SET role = role WHERE conversation_id = $1", held.id)
+        with deadline.within(5):
+            waiting = [asyncio.create_task(mark_read(user, held.id, seq=1)) for user in others]
+        await asyncio.sleep(1)
+        for user in others:
+            began_at = time.monotonic()
+            assert (await mark_read(user, free.id, seq=1)).unread == 0
+            assert time.monotonic() - began_at < 1 + meter.longest()
+        await holder.execute("ROLLBACK")
+        assert {state.unread for state in await asyncio.gather(*waiting)} == {0}
+    finally:
+        await holder.close()
+
+
 async def test_whatever_waits_for_a_row_leaves_connections_to_the_others(world, meter):
     """Protocol 8.2: own settings, read positions and profiles wait for rows as well as changes do."""
     ada, *others = await world.users("ada", *(f"user{n}" for n in range(20)))
