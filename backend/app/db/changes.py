@@ -63,10 +63,19 @@ async def commit(
     """Run `work` in a transaction, when it is its turn; when this returns it is committed.
 
     What locks a conversation names it; the caller has seen that the user is a member: nobody else waits. The work
-    runs again when PostgreSQL asks for it, so it must not do what a rollback does not undo. Raises
-    UnavailableError.
+    runs again when PostgreSQL asks for it, or when it meets a row that is held, so it must not do what a rollback
+    does not undo. Raises UnavailableError.
     """
-    async with database.turns.turn(conversation_id), aclosing(database.transactions()) as attempts:
+    return await database.turns.run(lambda: _run(database, work), conversation_id)
+
+
+async def commit_small(database: Database, work: Callable[[Connection], Awaitable[T]], *, user_id: str | None) -> T:
+    """Do the same with what changes the rows of one user alone; None for several who are new."""
+    return await database.turns.run(lambda: _run(database, work), user_id, is_small=True)
+
+
+async def _run(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async with aclosing(database.transactions()) as attempts:
         async for transaction in attempts:
             async with transaction as connection:
                 result = await work(connection)

@@ -167,7 +167,7 @@ async def set_title(connection: Connection, conversation_id: UUID, title: str | 
 
 
 async def set_own_settings(
-    database: Database,
+    connection: Connection,
     user_id: str,
     conversation_id: UUID,
     *,
@@ -175,7 +175,7 @@ async def set_own_settings(
     hidden: bool | None,
 ) -> OwnSettings | None:
     """Change what is not None (`muted_until` in a tuple, as None unmutes). None if nothing changed."""
-    row = await database.fetchrow(
+    row = await connection.fetchrow(
         _SQL["set_own_settings"],
         user_id,
         conversation_id,

@@ -85,12 +85,12 @@ async def trim(
     The next piece may come after `pause_seconds`, the next round after `rest_seconds`, from any process.
     A cursor below what was removed is answered with `resync`. Raises UnavailableError.
     """
-    async with database.acquire() as connection, connection.transaction():
+    async with database.transaction() as connection:
         after_user_id = await connection.fetchval(_SQL["take_turn_to_trim"])
         if after_user_id is None:
             return None
-        row: Any = await connection.fetchrow(_SQL["trim"], after_user_id, max_users, days, max_rows)
+        row: Any = await connection.fetchrow(_SQL["trim"], after_user_id, days, max_users, max_rows)
         trimmed = Trimmed(row["removed_rows"], row["is_end"])
-        goes_on_after = "" if trimmed.is_end else row["after_user_id"] or after_user_id
+        goes_on_after = "" if trimmed.is_end else row["after_user_id"]
         await connection.execute(_SQL["note_trimmed"], goes_on_after, rest_seconds if trimmed.is_end else pause_seconds)
         return trimmed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.db import turns
 from app.db.statements import statements
 from app.errors import NotFoundError
 from app.events import LARGE_GROUP_MEMBERS, Member
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
+
+    import asyncpg
 
     from app.db.pool import Connection, Database
 
@@ -94,7 +97,14 @@ async def advance_read_position(database: Database, user_id: str, conversation_i
 
     One row and no lock but its own: a thousand readers do not wait for one another.
     """
-    row = await database.fetchrow(_SQL["advance_read_position"], user_id, conversation_id, seq, LARGE_GROUP_MEMBERS + 1)
+
+    async def advance() -> asyncpg.Record | None:
+        patience = f"{turns.row_ms()}ms"
+        return await database.fetchrow(
+            _SQL["advance_read_position"], user_id, conversation_id, seq, LARGE_GROUP_MEMBERS + 1, patience
+        )
+
+    row = await database.turns.run(advance, (user_id, conversation_id), is_small=True)
     if row is None:
         return None
     state = ReadState(conversation_id, row["last_read_seq"], row["unread"])

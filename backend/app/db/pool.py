@@ -8,6 +8,7 @@ after the other: none is lent past its deadline (app/deadline.py), and what was 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import weakref
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from app import deadline
-from app.db.turns import Turns
+from app.db.turns import Turns, row_ms
 from app.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -30,9 +31,8 @@ ACQUIRE_SECONDS = 1.5
 COMMAND_SECONDS = 4
 USE_SECONDS = 4.5  # from asking for a connection to having done with it, whatever is run on it
 CLOSE_SECONDS = 5  # for what is in flight, when the pool is closed
+LOCK_SECONDS = 2  # of what takes no turns
 ATTEMPTS = 3  # of a transaction that PostgreSQL itself asks to run again (40001, 40P01)
-
-LOCK_SECONDS = 2
 
 SESSION_SETTINGS = {
     "lock_timeout": f"{LOCK_SECONDS}s",
@@ -104,6 +104,7 @@ class Database:
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
         """Lend a connection. Raises UnavailableError when PostgreSQL does not answer, or the request was answered."""
+        cancellations = _cancellations()
         try:
             pool = self._pool or await self._open()
             seconds = min(ACQUIRE_SECONDS, deadline.seconds_left())
@@ -115,14 +116,31 @@ class Database:
                     yield connection
                 except (TimeoutError, asyncio.CancelledError) as error:
                     # Neither a rollback nor a reset could be answered sooner than what was asked before.
-                    connection.terminate()
+                    with contextlib.suppress(asyncpg.InterfaceError):  # it was lost, and the pool has it back
+                        connection.terminate()
                     if limit.expired() or isinstance(error, TimeoutError):
                         self._drop_idle()
                     raise
                 finally:
                     self._lent.discard(backend)
         except UNAVAILABLE as error:
+            if _cancellations() > cancellations:  # what a loop that goes on after UnavailableError would not notice
+                raise asyncio.CancelledError from error
             raise UnavailableError from error
+
+    @asynccontextmanager
+    async def transaction(self, *, takes_turns: bool = False) -> AsyncIterator[Connection]:
+        """Lend a connection with a transaction, which is committed when the block ends, or rolled back."""
+        async with self.acquire() as connection:
+            await connection.execute(f"BEGIN; SET LOCAL lock_timeout = {row_ms()}" if takes_turns else "BEGIN")
+            try:
+                yield connection
+            except (TimeoutError, asyncio.CancelledError):
+                raise  # PostgreSQL rolls back when the connection ends; to ask for it would be another wait
+            except BaseException:
+                await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
 
     async def transactions(self) -> AsyncGenerator[AbstractAsyncContextManager[Connection]]:
         """Give a transaction, and another while PostgreSQL asks to run it again, three at most.
@@ -186,6 +204,11 @@ class Database:
                 connection.terminate()
 
 
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 async def _leave_nothing_behind(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     # Nothing here changes a session, so asyncpg's own reset, a round trip per use, is for accidents alone.
     if connection.is_in_transaction():
@@ -196,9 +219,8 @@ class _Attempt:
     """One run of a transaction; swallows a request to run it again unless it is the last."""
 
     def __init__(self, database: Database, *, last: bool) -> None:
-        self._database = database
         self._last = last
-        self._transaction = self._begin()
+        self._transaction = database.transaction(takes_turns=True)
         self.is_done = False
 
     async def __aenter__(self) -> Connection:
@@ -213,11 +235,3 @@ class _Attempt:
             raise
         self.is_done = True
         return False
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[Connection]:
-        async with self._database.acquire() as connection, connection.transaction():
-            left = deadline.seconds_left()
-            if left < LOCK_SECONDS:  # nobody waits for a row, and keeps a connection from others, after the answer
-                await connection.execute(f"SET LOCAL lock_timeout = {max(1, int(left * 1000))}")
-            yield connection

@@ -75,9 +75,9 @@ async def put_profile(connection: Connection, person: Person) -> None:
     await connection.execute(_SQL["put_profile"], person.id, person.name, person.avatar_url)
 
 
-async def revoke(database: Database, user_id: str) -> datetime | None:
-    """Refuse every token issued until now. Returns that time, committed; None for an unknown user."""
-    valid_after: datetime | None = await database.fetchval(_SQL["revoke"], user_id)
+async def revoke(connection: Connection, user_id: str) -> datetime | None:
+    """Refuse every token issued until now. Returns that time; None for an unknown user."""
+    valid_after: datetime | None = await connection.fetchval(_SQL["revoke"], user_id)
     return valid_after
 
 

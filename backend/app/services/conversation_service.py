@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from app.db.changes import Changes
+    from app.db.conversations import OwnSettings
     from app.db.pool import Connection, Database
     from app.events import Conversation, Message
     from app.services.messaging.publisher import Publisher
@@ -102,9 +103,14 @@ class ConversationService:
         hidden: bool | None = None,
     ) -> Conversation:
         """Mute, unmute, hide, show: what is None stays. Told to the user's own devices alone."""
-        changed = await conversations.set_own_settings(
-            self._database, user_id, conversation_id, muted_until=muted_until, hidden=hidden
-        )
+
+        async def set_them(connection: Connection) -> OwnSettings | None:
+            return await conversations.set_own_settings(
+                connection, user_id, conversation_id, muted_until=muted_until, hidden=hidden
+            )
+
+        await members.require_member(self._database, user_id, conversation_id)
+        changed = await commit(self._database, set_them, conversation_id=conversation_id)
         if changed is not None:
             self._publisher.ephemeral("conversation_updated", changed, user_ids=[user_id])
         return await conversations.conversation(self._database, user_id, conversation_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.db import users
+from app.db.changes import commit_small
 from app.errors import NotFoundError, UnauthorizedError
 from app.events import Person
 from app.lru import ExpiringLru
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from app.auth import Principal
-    from app.db.pool import Database
+    from app.db.pool import Connection, Database
     from app.services.messaging.publisher import Publisher
 
 KNOWN_USERS = 100_000
@@ -58,9 +59,7 @@ class UserService:
 
     async def ensure_users(self, user_ids: Sequence[str]) -> None:
         """Make the users that are missing, each with an inbox, in one transaction."""
-        async for transaction in self._database.transactions():
-            async with transaction as connection:
-                await users.ensure(connection, user_ids)
+        await commit_small(self._database, lambda connection: users.ensure(connection, user_ids), user_id=None)
 
     async def get_profile(self, reader_id: str, user_id: str) -> Person:
         """Read a profile: one's own, or of somebody with a conversation in common. Raises NotFoundError."""
@@ -76,26 +75,31 @@ class UserService:
     async def put_user(self, user_id: str, *, name: str | None, avatar_url: str | None) -> Person:
         """Make or replace a user on the word of the host's server. No older token changes it back."""
         person = Person(user_id, name, avatar_url)
-        async for transaction in self._database.transactions():
-            async with transaction as connection:
-                await users.ensure(connection, [user_id])
-                await users.put_profile(connection, person)
+
+        async def put(connection: Connection) -> None:
+            await users.ensure(connection, [user_id])
+            await users.put_profile(connection, person)
+
+        await commit_small(self._database, put, user_id=user_id)
         return person
 
     async def revoke(self, user_id: str) -> None:
         """End every stream of a user and refuse the tokens issued until now. Raises NotFoundError."""
-        valid_after = await users.revoke(self._database, user_id)
+        valid_after = await commit_small(
+            self._database, lambda connection: users.revoke(connection, user_id), user_id=user_id
+        )
         if valid_after is None:
             raise NotFoundError
         self._publisher.close_streams(user_id, valid_after=valid_after)
 
     async def _store(self, principal: Principal) -> None:
-        async for transaction in self._database.transactions():
-            async with transaction as connection:
-                await users.ensure(connection, [principal.user_id])
-                if principal.issued_at is not None and _has_profile(principal):
-                    person = Person(principal.user_id, principal.name, principal.avatar_url)
-                    await users.take_profile(connection, person, issued_at=principal.issued_at)
+        async def store(connection: Connection) -> None:
+            await users.ensure(connection, [principal.user_id])
+            if principal.issued_at is not None and _has_profile(principal):
+                person = Person(principal.user_id, principal.name, principal.avatar_url)
+                await users.take_profile(connection, person, issued_at=principal.issued_at)
+
+        await commit_small(self._database, store, user_id=principal.user_id)
 
 
 def is_revoked(principal: Principal, valid_after: datetime | None) -> bool:

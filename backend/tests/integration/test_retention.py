@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import time
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from app.db.inbox import Trimmed, trim
-from app.db.pool import Database
+from app.db.pool import SESSION_SETTINGS, Database
+from app.main import _kept_running
+from app.services.retention import _trim_in_pieces, keep_trimming
+from tests.support.proxy import TcpProxy
 
 USERS = 30
 DAYS = 10
@@ -25,6 +31,7 @@ FROM moved, generate_series(1, $1::integer) AS n ORDER BY n, user_id
 READ = """
 SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'inbox'
 """
+EXPLAIN_PIECE = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM trim_inboxes('', 10, 200, 100)"
 IS_MIXED = """
 SELECT bool_or(is_back) FROM (
     SELECT created_at < lag(created_at) OVER (ORDER BY ctid) AS is_back FROM inbox
@@ -123,6 +130,53 @@ async def test_rows_from_a_clock_that_was_far_ahead_keep_nothing_back(database, 
     assert {(row["n"], row["lowest"]) for row in await connection.fetch(LEFT)} == {(2, 8)}
 
 
+async def test_a_clock_that_is_behind_removes_nothing_that_is_fresh(database, connection):
+    """Protocol 6.2: neither from inboxes at rest, nor from those into which it has written since."""
+    await connection.execute(DAY, 9, -30)
+    await connection.execute("UPDATE inbox SET created_at = now() WHERE user_id > 'user-20' AND seq = 9")
+    await connection.execute("UPDATE retention SET next_at = now() + interval '30 days'")
+    assert sum(await _round(database)) == 0
+    # What it has written itself is old one day, and then so is what is behind that.
+    await connection.execute("UPDATE inbox SET created_at = now() - interval '11 days' WHERE seq = 5")
+    assert sum(await _round(database)) == 5 * USERS
+
+
+async def test_inboxes_full_of_rows_from_the_future_are_passed_in_bounded_pieces(database, connection):
+    await connection.execute(DAY, 20, -30)
+    before = await _rows_read(database, connection)
+    assert len(await _round(database, users=1000, rows=30)) >= 19 * USERS / 30
+    assert await _rows_read(database, connection) - before <= USERS * (20 + 1) * 2
+
+
+async def test_what_a_piece_reads_is_bounded_whatever_the_backlog(database, connection):
+    """Protocol 6.2: it must come to an end on a cold disk, where each row is a page."""
+    await connection.execute(DAY, 400, DAYS + 1)  # all inboxes of one time lie side by side: the worst case
+    await connection.execute(DAY, 1, 0)
+    [explained] = json.loads(await database.fetchval(EXPLAIN_PIECE))
+    buffers = explained["Plan"]["Shared Hit Blocks"] + explained["Plan"]["Shared Read Blocks"]
+    assert buffers < 100 * 20, f"{buffers} pages were touched for 100 rows"
+    assert sum(await _round(database, rows=1000)) == 400 * USERS - 100
+    assert {(row["n"], row["lowest"]) for row in await connection.fetch(LEFT)} == {(1, 401)}
+
+
+async def test_a_piece_that_takes_too_long_is_halved(database, connection, monkeypatch):
+    """Protocol 6.2: else the same one would be tried again and again, and nothing ever be removed."""
+    await connection.execute(DAY, 5, DAYS + 1)
+    await connection.execute(
+        """
+        CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.01); RETURN OLD; END';
+        CREATE TRIGGER slow BEFORE DELETE ON inbox FOR EACH ROW EXECUTE FUNCTION be_slow();
+        """
+    )
+    monkeypatch.setitem(SESSION_SETTINGS, "statement_timeout", "300")
+    slow = Database(database.url, max_size=1)
+    try:
+        await _trim_in_pieces(slow, DAYS)
+    finally:
+        await slow.close()
+    assert {(row["n"], row["highest"]) for row in await connection.fetch(LEFT)} == {(1, 5)}
+
+
 async def test_of_several_processes_one_trims_and_the_next_goes_on_where_it_was(database_url, database, connection):
     await connection.execute(DAY, 5, DAYS + 1)
     other = Database(database_url, max_size=1)
@@ -138,3 +192,37 @@ async def test_of_several_processes_one_trims_and_the_next_goes_on_where_it_was(
     finally:
         await other.close()
     assert await connection.fetchval("SELECT after_user_id FROM retention") == ""
+
+
+async def test_a_piece_that_postgresql_does_not_answer_is_cancelled_at_once(database_url, database, connection):
+    """Protocol 7.1: nor is the end of the process taken for one more time-out, after which it would go on."""
+    port = int(re.findall(r":(\d+)/", database_url)[0])
+    async with TcpProxy(port) as proxy:
+        stalled = Database(re.sub(r":\d+/", f":{proxy.port}/", database_url), max_size=1)
+        await connection.execute("BEGIN; LOCK TABLE inbox IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(10), _kept_running(lambda: keep_trimming(stalled, days=DAYS)):
+            while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            proxy.hold()
+            began_at = time.monotonic()
+        assert time.monotonic() - began_at < 1
+        await stalled.close(0)
+        await connection.execute("ROLLBACK")
+
+
+async def test_who_is_cancelled_while_something_else_fails_is_cancelled(database):
+    """What catches UnavailableError and goes on would go on for ever."""
+
+    async def work() -> None:
+        async with database.acquire():
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                raise asyncpg.InterfaceError("lost") from None
+
+    task = asyncio.create_task(work())
+    while not database._lent:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

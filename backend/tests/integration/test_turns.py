@@ -115,23 +115,101 @@ async def test_turns_of_conversations_that_nobody_changes_are_forgotten(world):
 
 
 async def test_who_gives_up_waiting_for_a_turn_takes_it_from_nobody():
-    turns, conversation_id = Turns(), UUID(int=1)
+    turns, conversation_id, is_over = Turns(), UUID(int=1), asyncio.Event()
 
     async def take() -> str:
-        async with turns.turn(conversation_id):
-            return "taken"
+        return "taken"
 
-    async with turns.turn(conversation_id):
-        with deadline.within(0.05):
-            late = asyncio.create_task(take())
-        patient = asyncio.create_task(take())
-        gone = asyncio.create_task(take())
-        await asyncio.sleep(0.1)
-        gone.cancel()
-        with pytest.raises(UnavailableError):
-            await late
+    first = asyncio.create_task(turns.run(is_over.wait, conversation_id))
+    await asyncio.sleep(0)
+    with deadline.within(0.05):
+        late = asyncio.create_task(turns.run(take, conversation_id))
+    patient = asyncio.create_task(turns.run(take, conversation_id))
+    gone = asyncio.create_task(turns.run(take, conversation_id))
+    await asyncio.sleep(0.1)
+    gone.cancel()
+    with pytest.raises(UnavailableError):
+        await late
+    is_over.set()
+    await first
     assert await asyncio.wait_for(patient, 1) == "taken"
-    assert turns._all._value == MAX_CHANGES
+    assert turns._changes.all._value == MAX_CHANGES
+
+
+async def test_heads_that_are_held_do_not_keep_the_changes_of_others_from_their_turn(world, meter):
+    """Protocol 2.5: 16 conversations with one user whose inbox head somebody holds; nobody else has that user."""
+    ada, bob, cleo, held = await world.users("ada", "bob", "cleo", "held")
+    groups = [await world.group(ada, held) for _ in range(16)]
+    free = await world.group(bob, cleo)
+    holder = await asyncpg.connect(world.database.url)
+    try:
+        await holder.execute("BEGIN")
+        await holder.execute("UPDATE inbox_heads SET head = head WHERE user_id = $1", held)
+        with deadline.within(5):
+            renaming = [asyncio.create_task(world.conversations.rename(ada, g.id, title="x")) for g in groups]
+        await asyncio.sleep(0.2)
+        waits = []
+        for number in range(8):
+            began_at = time.monotonic()
+            await world.conversations.rename(bob, free.id, title=f"{number}")
+            waits.append(time.monotonic() - began_at)
+            await asyncio.sleep(0.1)
+        assert max(waits) < 2 + meter.longest()
+        assert sorted(waits)[4] < 0.5 + meter.longest()  # once it is known which rows are held
+        await holder.execute("ROLLBACK")  # and those who waited go on
+        assert {renamed.title for renamed in await asyncio.gather(*renaming)} == {"x"}
+    finally:
+        await holder.close()
+
+
+async def test_read_positions_that_are_held_keep_no_others_from_moving(world, meter):
+    """Protocol 2.5: the members of one group are held, and all of them read."""
+    ada, *others = await world.users("ada", *(f"user{n}" for n in range(10)))
+    held, free = await world.group(ada, *others), await world.group(ada, *others)
+    for group in (held, free):
+        await world.send(ada, group.id)
+    mark_read = world.conversations.ephemeral.mark_read
+    holder = await asyncpg.connect(world.database.url)
+    try:
+        await holder.execute("BEGIN")
+        await holder.execute("UPDATE members SET role = role WHERE conversation_id = $1", held.id)
+        with deadline.within(5):
+            waiting = [asyncio.create_task(mark_read(user, held.id, seq=1)) for user in others]
+        await asyncio.sleep(1)
+        for user in others:
+            began_at = time.monotonic()
+            assert (await mark_read(user, free.id, seq=1)).unread == 0
+            assert time.monotonic() - began_at < 1 + meter.longest()
+        await holder.execute("ROLLBACK")
+        assert {state.unread for state in await asyncio.gather(*waiting)} == {0}
+    finally:
+        await holder.close()
+
+
+async def test_whatever_waits_for_a_row_leaves_connections_to_the_others(world, meter):
+    """Protocol 8.2: own settings, read positions and profiles wait for rows as well as changes do."""
+    ada, *others = await world.users("ada", *(f"user{n}" for n in range(20)))
+    group = await world.group(ada, *others)
+    await world.send(ada, group.id)
+    users = UserService(world.database, Publisher(world.outlet))
+    async with _held(world, group.id) as holder:
+        await holder.execute("UPDATE members SET role = role WHERE conversation_id = $1", group.id)
+        await holder.fetch("SELECT FROM users WHERE id = ANY ($1) FOR NO KEY UPDATE", others)
+        with deadline.within(5):
+            calls = [
+                *(world.conversations.change_own_settings(user, group.id, hidden=True) for user in others),
+                *(world.conversations.ephemeral.mark_read(user, group.id, seq=1) for user in others),
+                *(users.put_user(user, name="new", avatar_url=None) for user in others),
+            ]
+            waiting = [asyncio.create_task(call) for call in calls]
+        await asyncio.sleep(0.5)
+        for _ in range(10):
+            began_at = time.monotonic()
+            assert await world.database.fetchval("SELECT 1") == 1
+            assert time.monotonic() - began_at < 0.5 + meter.longest()
+            await asyncio.sleep(0.1)
+        await holder.execute("ROLLBACK")
+        assert [one for one in await in_parallel(waiting) if isinstance(one, Exception)] == []
 
 
 # --- After the answer ----------------------------------------------------------------------------

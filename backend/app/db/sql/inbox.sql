@@ -46,36 +46,8 @@ WHERE next_at NOT BETWEEN now() AND now() + interval '1 day'
 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: trim
--- Removes what retention no longer keeps from the inboxes of the next users, each from its low end to its first
--- recent row: what is left has no hole. The newest row always stays. A row from a clock that was days ahead is
--- not recent: it would keep all that is behind it for as long. $1 after which user, $2 the most users, $3 days,
--- $4 the most rows. `after_user_id` is the last user who is done with, null for none; `is_end`: there are no more.
-WITH visited AS MATERIALIZED (
-    SELECT h.user_id, h.head FROM inbox_heads AS h WHERE h.user_id > $1 ORDER BY h.user_id LIMIT $2
-), old AS MATERIALIZED (
-    SELECT v.user_id, low.seq
-    FROM visited AS v
-    LEFT JOIN LATERAL (
-        SELECT i.seq
-        FROM (SELECT seq, created_at FROM inbox
-              WHERE user_id = v.user_id AND seq < v.head ORDER BY seq LIMIT $4) AS i
-        WHERE i.created_at BETWEEN now() - make_interval(days => $3) AND now() + interval '1 day'
-        ORDER BY i.seq LIMIT 1
-    ) AS recent ON true
-    CROSS JOIN LATERAL (
-        SELECT seq FROM inbox
-        WHERE user_id = v.user_id AND seq < coalesce(recent.seq, v.head) ORDER BY seq LIMIT $4
-    ) AS low
-    ORDER BY v.user_id, low.seq LIMIT $4
-), removed AS (
-    DELETE FROM inbox AS i USING old WHERE i.user_id = old.user_id AND i.seq = old.seq RETURNING i.user_id
-), progress AS (
-    SELECT count(*) AS removed_rows, CASE WHEN count(*) = $4 THEN max(user_id) END AS unfinished FROM removed
-)
-SELECT p.removed_rows,
-       (SELECT max(v.user_id) FROM visited AS v WHERE p.unfinished IS NULL OR v.user_id < p.unfinished) AS after_user_id,
-       p.unfinished IS NULL AND (SELECT count(*) FROM visited) < $2 AS is_end
-FROM progress AS p;
+-- Visits the next users. $1 after which one, $2 days, $3 the most users, $4 the most rows.
+SELECT removed_rows, after_user_id, is_end FROM trim_inboxes($1, $2, $3, $4);
 
 -- name: note_trimmed
 -- Says where retention goes on, and when. $1 after which user, $2 seconds.

@@ -58,10 +58,11 @@ RETURNING user_id
 
 -- name: advance_read_position
 -- Move a read position forward, to the newest message at most; gives a row only if it moved, with
--- no more members than asked for.
+-- no more members than asked for. $5 is how long to wait for it if it is held: whatever this joins comes
+-- before the wait.
 UPDATE members AS m SET last_read_seq = least($3, c.last_seq)
-FROM conversations AS c
-WHERE c.id = m.conversation_id AND m.user_id = $1 AND m.conversation_id = $2
+FROM conversations AS c, (SELECT set_config('lock_timeout', $5, true) AS lock_timeout OFFSET 0) AS patience
+WHERE patience.lock_timeout <> '' AND c.id = m.conversation_id AND m.user_id = $1 AND m.conversation_id = $2
   AND m.last_read_seq < least($3, c.last_seq)
 RETURNING m.last_read_seq, c.last_seq - m.last_read_seq AS unread, clock_timestamp() AS read_at,
           array(SELECT o.user_id::text FROM members AS o WHERE o.conversation_id = $2 LIMIT $4) AS member_ids
