@@ -203,12 +203,12 @@ class Isolation:
                 await asyncio.sleep(REST_SECONDS)
                 await self._find_rows(held)
                 before, locked = locked, {row for lane in held for row in lane.rows}
-                kept = locked & before
-                self._held_rows = {row.name for row in kept}
+                self._held_rows = {row.name for row in locked & before}
                 for lane in held:
                     if not lane.waiting:
                         self._close(lane)
-                await self._look_again([lane for lane in held if lane.waiting and lane.rows.isdisjoint(kept)])
+                handed_on = {row.name for row in before - locked}
+                await self._look_again([lane for lane in held if lane.waiting], handed_on)
         finally:
             self._is_sweeping = False
             self._held_rows = set()
@@ -219,13 +219,13 @@ class Isolation:
                     self._tidy(lane)
                     self._close(lane)
 
-    async def _look_again(self, lanes: Sequence[Lane]) -> None:
-        """Serve what is free, and what is always locked, but by one after the other: it is somebody's for a moment."""
+    async def _look_again(self, lanes: Sequence[Lane], handed_on: set[str]) -> None:
+        """Serve what needs no locked row, or only such as one transaction hands on to the next."""
         no_turns: contextlib.nullcontext[None] = contextlib.nullcontext()
         free = in_groups((lane for lane in lanes if not lane.rows), self._known)
         await self._serve_all(free, MAX_LOOKS, no_turns)
-        busy = sorted((lane for lane in lanes if lane.rows), key=lambda lane: lane.looks)
-        await self._serve_all(deque([lane] for lane in busy), MAX_LOOKS, no_turns)
+        busy = (lane for lane in lanes if lane.rows and handed_on.issuperset(row.name for row in lane.rows))
+        await self._serve_all(in_groups(busy, self._known), MAX_LOOKS, no_turns)
 
     # --- A glance --------------------------------------------------------------------------------
 
