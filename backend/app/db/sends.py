@@ -84,7 +84,7 @@ async def send_batch(
 
 @dataclass(frozen=True, slots=True)
 class HeldRow:
-    """A row that somebody has locked: a conversation, or the head of a user."""
+    """A row that somebody has locked: a conversation, a member of one, or the head of a user."""
 
     name: str
     holder: str  # the same as long as it is the same transaction

@@ -233,10 +233,11 @@ async def test_which_rows_are_held_is_told_at_once_and_by_whom(world: World):
         async with holding.transaction():
             await holding.execute("SELECT 1 FROM inbox_heads WHERE user_id = $1 FOR NO KEY UPDATE", bob)
             last = asyncio.create_task(patient(waiting, [new_send(ann, recipient_id=bob)]))
-            await asyncio.sleep(0.2)  # it has the conversation, and ann's head, which is the first
+            await asyncio.sleep(0.2)  # it has the conversation, ann's membership, and ann's head, which is the first
             held = await held_rows(asking, sends, 50)
             assert [{row.name for row in rows} for rows in held] == [
-                *[{str(talk), ann, bob}] * 2,
+                {str(talk), f"{talk} {ann}", ann, bob},
+                {str(talk), ann, bob},
                 *[{bob}, set(), set(), set()],
             ]
             assert await held_rows(asking, sends, 50) == held
@@ -248,6 +249,11 @@ async def test_which_rows_are_held_is_told_at_once_and_by_whom(world: World):
         assert {row.name for row in again} == {bob}
         assert again.isdisjoint(by_bob)  # another transaction: the row has been free in between
         assert await held_rows(asking, sends, 50) == [frozenset()] * len(sends)
+
+        async with holding.transaction():
+            await holding.execute("UPDATE members SET muted_until = NULL WHERE user_id = $1", bob)
+            held = await held_rows(asking, sends, 50)
+            assert [{row.name for row in rows} for rows in held] == [set(), {f"{talk} {bob}"}, *[set()] * 4]
 
         async with holding.transaction():
             await holding.execute("LOCK TABLE inbox_heads IN ACCESS EXCLUSIVE MODE")

@@ -1,5 +1,5 @@
 -- name: held_rows
--- Which rows that these sends would lock are locked by others just now, conversations and heads of users, and by
+-- Which rows that these sends would lock are locked by others just now, conversations, senders' memberships and heads of users, and by
 -- whom: `xmax` stays the same as long as nobody else gets the row. It waits for none, and keeps those that are free
 -- until its transaction ends.
 WITH targets AS MATERIALIZED (
@@ -21,6 +21,10 @@ WITH targets AS MATERIALIZED (
 ), free_conversations AS MATERIALIZED (
     SELECT c.id FROM conversations AS c WHERE c.id IN (SELECT t.id FROM targets AS t)
     FOR NO KEY UPDATE SKIP LOCKED
+), free_members AS MATERIALIZED (
+    SELECT t.item
+    FROM targets AS t JOIN members AS m ON m.conversation_id = t.id AND m.user_id = t.sender_id
+    FOR NO KEY UPDATE OF m SKIP LOCKED
 )
 SELECT n.item, h.user_id::text AS name, h.xmax::text AS holder
 FROM needed AS n JOIN inbox_heads AS h ON h.user_id = n.user_id
@@ -29,3 +33,7 @@ UNION ALL
 SELECT t.item, c.id::text, c.xmax::text
 FROM targets AS t JOIN conversations AS c ON c.id = t.id
 WHERE t.id NOT IN (SELECT f.id FROM free_conversations AS f)
+UNION ALL
+SELECT t.item, m.conversation_id::text || ' ' || m.user_id, m.xmax::text
+FROM targets AS t JOIN members AS m ON m.conversation_id = t.id AND m.user_id = t.sender_id
+WHERE t.item NOT IN (SELECT f.item FROM free_members AS f)
