@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.db.statements import statements
 from app.events import Message, Person
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+_SQL = statements("sends")
 _SEND_BATCH = "SELECT * FROM send_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _PER_SEND = ("outcomes", "message_ids", "conversation_ids", "seqs", "revs", "sender_names", "sender_avatars")
 
@@ -78,6 +80,35 @@ async def send_batch(
     return [
         _outcome(send, row, addressed, *own) for send, addressed, own in zip(sends, recipients, values, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """A row that somebody has locked: a conversation, a member of one, or the head of a user."""
+
+    name: str
+    holder: str  # the same as long as it is the same transaction
+
+
+async def held_rows(
+    connection: asyncpg.Connection[asyncpg.Record], sends: Sequence[Send], lock_timeout_ms: int
+) -> list[frozenset[HeldRow]]:
+    """Tell for each send which of the rows that it would lock are locked just now.
+
+    Waits for no row, and for `lock_timeout_ms` where somebody holds a whole table.
+    """
+    held: list[set[HeldRow]] = [set() for _ in sends]
+    async with connection.transaction():
+        await connection.execute("SELECT set_config('lock_timeout', $1, true)", str(lock_timeout_ms))
+        rows = await connection.fetch(
+            _SQL["held_rows"],
+            [s.conversation_id for s in sends],
+            [s.sender_id for s in sends],
+            [s.recipient_id for s in sends],
+        )
+    for row in rows:
+        held[row["item"] - 1].add(HeldRow(row["name"], row["holder"]))
+    return [frozenset(rows) for rows in held]
 
 
 def _recipients(sends: int, row: Any) -> list[list[tuple[str, int]]]:

@@ -53,7 +53,7 @@ class MessageService:
         self._database = database
         self._publisher = publisher
         self._users = users
-        self.send_queue = SendQueue(database, commit=self._commit_and_publish)
+        self.send_queue = SendQueue(database, commit=self._commit_and_publish, ask=sends.held_rows)
 
     async def send_message(self, sender: Principal, new: NewMessage) -> tuple[Message, bool]:
         """Commit a message and announce it. Returns it, and whether this call made it.

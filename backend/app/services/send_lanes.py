@@ -12,13 +12,13 @@ from app.observability import stats
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from app.db.sends import Send, SendOutcome
+    from app.db.sends import HeldRow, Send, SendOutcome
 
 WIDE_RECIPIENTS: Final = 200  # a conversation seen to have more goes in batches of its own
 FEW_RECIPIENTS: Final = 8  # of a conversation seen to have no more it is remembered who they are
 MAX_KNOWN: Final = 10_000  # conversations of either kind that are remembered
 TOGETHER: Final = 8  # targets of a failed batch that are tried at once: if one is held, 8 glances find it
-MAX_MISSES: Final = 4  # glances in vain, one by one, after which the rest of a failed batch is suspected
+MAX_MISSES: Final = 4  # glances in vain, one by one, that a failed batch gets
 
 Target = tuple[str, ...]
 
@@ -26,13 +26,14 @@ Target = tuple[str, ...]
 class Waiting:
     """A send that has no outcome yet, and everyone who waits for it. There is one for a key at a time."""
 
-    __slots__ = ("_forget", "deadline", "first", "is_answered", "others", "send", "target")
+    __slots__ = ("_forget", "came_at", "deadline", "first", "is_answered", "others", "send", "target")
 
     def __init__(self, send: Send, deadline: float, forget: Callable[[Waiting], object]) -> None:
         """Wait for the outcome of `send` until the monotonic time `deadline`; then `forget` is called."""
         self.send = send
         self.target: Target = send.target
         self.deadline = deadline
+        self.came_at = deadline  # the first one's: in the order they came
         self.first: asyncio.Future[SendOutcome] = asyncio.get_running_loop().create_future()
         self.others: list[asyncio.Future[SendOutcome]] = []
         self.is_answered = False
@@ -111,15 +112,15 @@ class KnownTargets:
 class Lane:
     """The sends to one target that stay out of the batches of others, in the order they came."""
 
-    __slots__ = ("is_held", "misses", "target", "users", "waiting")
+    __slots__ = ("is_held", "looks", "rows", "target", "waiting")
 
-    def __init__(self, target: Target, users: frozenset[str]) -> None:
+    def __init__(self, target: Target) -> None:
         """Begin empty."""
         self.target = target
-        self.users = users
         self.waiting: list[Waiting] = []
         self.is_held = False
-        self.misses = 0  # glances in vain: who had fewest is looked at first
+        self.rows: frozenset[HeldRow] = frozenset()  # of those it needs, the ones that were locked when last asked
+        self.looks = 0  # alone and in vain: who had fewest is looked at first
 
     def tidy(self, now: float) -> int:
         """Fail what is past its deadline and drop what is answered. Returns how many have left."""
@@ -131,45 +132,12 @@ class Lane:
         return before - len(self.waiting)
 
 
-class Suspicion:
-    """Which users' rows seem to be held: all those of targets that were looked at in vain."""
-
-    def __init__(self, users: Iterable[str] = ()) -> None:
-        """Suspect these from the start."""
-        self._users = set(users)
-        self._misses = 0
-
-    def add(self, lane: Lane) -> None:
-        """A target was looked at in vain."""
-        self._users |= lane.users
-        self._misses += 1
-
-    def falls_on(self, lane: Lane) -> bool:
-        """Whether a glance at this target is likely to be in vain, too."""
-        return not self._users.isdisjoint(lane.users)
-
-    @property
-    def is_general(self) -> bool:
-        """Whether so much is held that no more glances should be spent one by one."""
-        return self._misses >= MAX_MISSES
-
-
-def in_groups(lanes: Sequence[Lane], known: KnownTargets) -> deque[list[Lane]]:
-    """Share the targets of a failed batch out into what is tried together."""
-    alone = [[lane] for lane in lanes if known.goes_alone(lane.target)]
-    shared = [lane for lane in lanes if not known.goes_alone(lane.target)]
-    return deque([*(shared[n : n + TOGETHER] for n in range(0, len(shared), TOGETHER)), *alone])
-
-
-def companions(first: Lane, others: deque[Lane], freed: set[str], limit: int) -> list[Lane]:
-    """Take from `others` who waited for the same as `first`, if that has just been seen to be free."""
-    group = [first]
-    if first.users.isdisjoint(freed):
-        return group
-    for _ in range(len(others)):
-        lane = others.popleft()
-        if len(group) < limit and not lane.users.isdisjoint(freed):
-            group.append(lane)
-        else:
-            others.append(lane)
-    return group
+def in_groups(lanes: Iterable[Lane], known: KnownTargets) -> deque[list[Lane]]:
+    """Share targets out into what is tried together. Who was looked at in vain goes alone, and last."""
+    together: list[Lane] = []
+    alone: list[Lane] = []
+    for lane in lanes:
+        (alone if lane.looks or known.goes_alone(lane.target) else together).append(lane)
+    alone.sort(key=lambda lane: lane.looks)
+    groups = [together[n : n + TOGETHER] for n in range(0, len(together), TOGETHER)]
+    return deque([*groups, *([lane] for lane in alone)])

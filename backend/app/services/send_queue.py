@@ -22,7 +22,7 @@ from app import deadline
 from app.db.pool import RETRYABLE, UNAVAILABLE
 from app.errors import IdempotencyConflictError, UnavailableError
 from app.observability import log_defect, stats
-from app.services.send_isolation import Commit, Isolation
+from app.services.send_isolation import Ask, Commit, Isolation
 from app.services.send_lanes import KnownTargets, Waiting
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ MAX_BATCH: Final = 64
 MAX_WAITING: Final = 10_000  # sends; past it a new one is refused at once rather than late
 REQUEST_SECONDS: Final = 5.0
 LOCK_MS: Final = 200  # how long a whole batch waits for a row that someone else holds
+BRIEF_LOCK_MS: Final = 25  # the same while there are lanes: less than a glance, which may have to wait for it
 CLOSE_SECONDS: Final = 6.0  # for what was submitted: it has its outcome in 5
 WRITER_CLOSE_SECONDS: Final = 0.5  # else it is cut: nothing is in flight on it
 
@@ -44,8 +45,11 @@ WRITER_CLOSE_SECONDS: Final = 0.5  # else it is cut: nothing is in flight on it
 class SendQueue:
     """Collects sends, commits them in batches, and tells each its own outcome."""
 
-    def __init__(self, database: Database, *, commit: Commit) -> None:
-        """Commit through `commit(connection, sends, lock_timeout_ms)`, in tasks of this queue's own."""
+    def __init__(self, database: Database, *, commit: Commit, ask: Ask) -> None:
+        """Commit through `commit(connection, sends, lock_timeout_ms)`, in tasks of this queue's own.
+
+        `ask`, with the same arguments, tells which rows are in the way of each.
+        """
         self._database = database
         self._commit = commit
         self._waiting: deque[Waiting] = deque()
@@ -55,7 +59,7 @@ class SendQueue:
         self._tasks: set[asyncio.Task[None]] = set()
         self._known = KnownTargets()
         self._isolation = Isolation(
-            database, commit=commit, known=self._known, spawn=self._spawn, requeue=self._requeue
+            database, commit=commit, ask=ask, known=self._known, spawn=self._spawn, requeue=self._requeue
         )
         self._scheduled = False
 
@@ -146,8 +150,9 @@ class SendQueue:
         stats.send_batch_size.observe(len(batch))
         sends = [waiting.send for waiting in batch]
         for attempt in range(3):
+            lock_ms = BRIEF_LOCK_MS if self._isolation.is_any_held else LOCK_MS
             try:
-                outcomes = await self._commit(await self._writer(number), sends, LOCK_MS)
+                outcomes = await self._commit(await self._writer(number), sends, lock_ms)
             except RETRYABLE:
                 stats.send_retries += 1
                 await asyncio.sleep(random.uniform(0.001, 0.01) * 2**attempt)  # noqa: S311 - jitter

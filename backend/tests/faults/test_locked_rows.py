@@ -119,6 +119,43 @@ async def test_many_who_write_to_one_held_inbox_delay_nobody_else(start_server, 
     assert await connection.fetchval(DENSE) is True
 
 
+async def test_who_writes_to_held_recipients_is_heard_by_all_others(start_server, database_url, connection, meter):
+    """Protocol 2.5: of those a bot writes to, five are held; the rest of a hundred a second is not even late."""
+    server = await start_server()
+    bot, held, free = new_user("bot"), [new_user("held") for _ in range(5)], [new_user("bob") for _ in range(60)]
+    await server.know(bot, *held, *free)
+
+    async def send(recipient: str) -> tuple[int, float]:
+        started = time.monotonic()
+        body = {"recipient_id": recipient, "content": "x"}
+        status, _ = await server.call("POST", "/messages/send", user=bot, json=body)
+        return status, time.monotonic() - started
+
+    holder = await asyncpg.connect(database_url)
+    try:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("UPDATE inbox_heads SET head = head WHERE user_id = ANY ($1)", held)
+        to_held, to_free = [], []
+        for number in range(200):
+            if number % 10 == 0:
+                to_held.append(asyncio.create_task(send(held[number // 10 % 5])))
+            else:
+                to_free.append(asyncio.create_task(send(free[number % 60])))
+            await asyncio.sleep(0.01)
+        answers = await asyncio.gather(*to_free)
+        assert {status for status, _ in answers} == {201}
+        seconds = sorted(seconds for _, seconds in answers)
+        assert seconds[len(seconds) // 2] < 0.1 + meter.longest()
+        assert seconds[-1] < 1 + SLACK_SECONDS + meter.longest()
+        assert not any(task.done() for task in to_held)
+        await transaction.rollback()
+        assert {status for status, _ in await asyncio.gather(*to_held)} == {201}
+    finally:
+        await holder.close()
+    assert await connection.fetchval(DENSE) is True
+
+
 async def test_a_busy_conversation_goes_on_after_it_was_held_for_a_moment(start_server, database_url, connection):
     """Protocol 2.5: what has gathered is sent at once, and later sends wait for nothing."""
     server = await start_server()

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from app.db.changes import lock_conversation
-from app.db.sends import Send, SendOutcome, send_batch
+from app.db.sends import Send, SendOutcome, held_rows, send_batch
 from app.errors import UnavailableError
 from tests.batches import Batch, Connection, assert_dense, new_send, patient, writers
 from tests.world import World
@@ -211,3 +211,52 @@ async def test_a_conversation_that_is_hidden_while_a_send_is_under_way_stays_hid
     assert await world.database.fetchval(
         "SELECT hidden FROM members WHERE conversation_id = $1 AND user_id = $2", group.id, bob
     )
+
+
+async def test_which_rows_are_held_is_told_at_once_and_by_whom(world: World):
+    """Of all that sends would lock: conversations, members' heads, and the two of a pair that never wrote."""
+    ann, bob, cid, dan = await world.users("ann", "bob", "cid", "dan")
+    async with writers(world, 3) as (asking, holding, waiting):
+        [made] = await send_batch(asking, [new_send(ann, recipient_id=bob)], lock_timeout_ms=1000)
+        assert made.message is not None
+        talk = made.message.conversation_id
+        sends = [
+            new_send(ann, conversation_id=talk),
+            new_send(bob, recipient_id=ann),
+            new_send(dan, recipient_id=bob),
+            new_send(dan, recipient_id=cid),
+            new_send(dan, recipient_id="nobody"),
+            new_send(dan, conversation_id=uuid4()),
+        ]
+        assert await held_rows(asking, sends, 50) == [frozenset()] * len(sends)
+
+        async with holding.transaction():
+            await holding.execute("SELECT 1 FROM inbox_heads WHERE user_id = $1 FOR NO KEY UPDATE", bob)
+            last = asyncio.create_task(patient(waiting, [new_send(ann, recipient_id=bob)]))
+            await asyncio.sleep(0.2)  # it has the conversation, ann's membership, and ann's head, which is the first
+            held = await held_rows(asking, sends, 50)
+            assert [{row.name for row in rows} for rows in held] == [
+                {str(talk), f"{talk} {ann}", ann, bob},
+                {str(talk), ann, bob},
+                *[{bob}, set(), set(), set()],
+            ]
+            assert await held_rows(asking, sends, 50) == held
+            by_bob = held[2]
+        await last
+        async with holding.transaction():
+            await holding.execute("UPDATE inbox_heads SET head = head WHERE user_id = $1", bob)
+            again = (await held_rows(asking, sends, 50))[2]
+        assert {row.name for row in again} == {bob}
+        assert again.isdisjoint(by_bob)  # another transaction: the row has been free in between
+        assert await held_rows(asking, sends, 50) == [frozenset()] * len(sends)
+
+        async with holding.transaction():
+            await holding.execute("UPDATE members SET muted_until = NULL WHERE user_id = $1", bob)
+            held = await held_rows(asking, sends, 50)
+            assert [{row.name for row in rows} for rows in held] == [set(), {f"{talk} {bob}"}, *[set()] * 4]
+
+        async with holding.transaction():
+            await holding.execute("LOCK TABLE inbox_heads IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await held_rows(asking, sends, 50)
+    await assert_dense(world)

@@ -17,7 +17,7 @@ from app.auth import Principal
 from app.db.changes import commit
 from app.db.inbox import InboxReader
 from app.db.pool import Database
-from app.db.sends import send_batch
+from app.db.sends import held_rows, send_batch
 from app.db.turns import MAX_CHANGES, Turns
 from app.errors import NotFoundError, UnavailableError
 from app.services.messaging.publisher import Publisher
@@ -270,7 +270,7 @@ async def test_what_works_for_many_has_the_deadline_of_none(world):
         left.append(deadline.seconds_left())
         return await send_batch(connection, sends, lock_timeout_ms=lock_timeout_ms)
 
-    queue = SendQueue(world.database, commit=note)
+    queue = SendQueue(world.database, commit=note, ask=held_rows)
     try:
         with deadline.within(0.001):
             asking = asyncio.create_task(reader.fetch_messages_after(ada, 0))

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.db.pool import UNAVAILABLE
-from app.db.sends import Send, SendOutcome
+from app.db.sends import HeldRow, Send, SendOutcome
 from app.errors import IdempotencyConflictError, UnavailableError
 from app.services import send_queue
 from app.services.send_queue import SendQueue
@@ -86,6 +86,14 @@ class Keys:
             raise FAILURES[how.removesuffix(" after")]
         return outcomes
 
+    async def ask(self, connection: Any, sends: list[Send], lock_timeout_ms: int) -> list[frozenset[HeldRow]]:
+        del connection, lock_timeout_ms
+        await asyncio.sleep(0.001)
+        how = self.script.pop(0) if self.script and self.script[0] in FAILURES else "ok"
+        if how in FAILURES:
+            raise FAILURES[how]
+        return [frozenset({HeldRow("bob", "1")} if send.target in self.held else ()) for send in sends]
+
     def _outcome(self, send: Send) -> SendOutcome:
         stored = self.stored.setdefault(self._key(send), send)
         later = "repeat" if stored.request_hash == send.request_hash else "conflict"
@@ -123,7 +131,7 @@ def test_every_send_gets_its_own_answer_whatever_a_commit_does(steps, script):
 
 async def _play(steps: list[Any], script: list[str]) -> None:
     keys = Keys(script)
-    queue = SendQueue(keys, commit=keys.commit)  # type: ignore[arg-type]
+    queue = SendQueue(keys, commit=keys.commit, ask=keys.ask)  # type: ignore[arg-type]
     asked: list[tuple[Send, asyncio.Task[tuple[SendOutcome, bool]]]] = []
     for step in steps:
         match step:
@@ -170,5 +178,5 @@ async def _play(steps: list[Any], script: list[str]) -> None:
             created.append(send.client_message_id)
     assert len(created) == len(set(created))
     assert (queue._by_key, queue._isolation._lanes, list(queue._waiting)) == ({}, {}, [])
-    assert (queue._isolation._size, queue._isolation._held_users) == (0, {})
+    assert (queue._isolation._size, queue._isolation._held_rows) == (0, set())
     assert sorted(queue._idle_writers) == [0, 1]
