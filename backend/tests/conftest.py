@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,10 @@ from tests.support.servers import Server
 from tests.support.streams import StreamClient
 
 pytest_plugins = ["tests.plugins.browser"]
+
+# A shell that puts us in the background has it ignored, and every process that we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 StartServer = Callable[..., Awaitable[Server]]
 OpenStream = Callable[..., Awaitable[StreamClient]]

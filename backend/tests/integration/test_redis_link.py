@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Connection
 from structlog.testing import capture_logs
 
 from app.commands.checks import check_redis
@@ -29,6 +30,17 @@ async def test_a_server_that_is_not_there_is_a_failed_attempt(scheme: str, tmp_p
     url = f"unix://{tmp_path}/none.sock" if scheme == "unix" else f"{scheme}://127.0.0.1:{free_port()}/0"
     with pytest.raises(redis_link.LINK_ERRORS):
         await redis_link.open_link(url, on_reply=print, on_lost=print, name="nobody")
+
+
+async def test_one_that_is_cut_in_the_handshake_is_a_failed_attempt(monkeypatch):
+    """Protocol 8.1: seen under random faults, and logged as a defect of ours."""
+
+    async def is_cut(_self) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(Connection, "connect", is_cut)
+    with pytest.raises(redis_link.LINK_ERRORS):
+        await redis_link.open_link(f"redis://127.0.0.1:{free_port()}/0", on_reply=print, on_lost=print, name="nobody")
 
 
 async def test_a_message_is_delivered_over_a_unix_socket(start_server, open_stream, tmp_path: Path):

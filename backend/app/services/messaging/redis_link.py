@@ -93,8 +93,11 @@ async def open_link(
         socket_timeout=CONNECT_SECONDS,
     )
     connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
-    async with asyncio.timeout(2 * CONNECT_SECONDS):
-        await connection.connect()  # type: ignore[no-untyped-call]
+    try:
+        async with asyncio.timeout(2 * CONNECT_SECONDS):
+            await connection.connect()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:  # uvloop's word for one that was cut in the middle of the handshake
+        raise ConnectionError("The connection was lost while it was being made.") from error
     link = RedisLink(on_reply, on_lost)
     link.adopt(connection)
     return link
