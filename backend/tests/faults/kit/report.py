@@ -18,9 +18,10 @@ from tests.faults.kit.picture import draw
 Row = dict[str, Any]
 BEGIN, END = "<!-- scenarios:begin -->", "<!-- scenarios:end -->"
 PICTURES = Path("images", "faults")
-FIGURES = ("sends", "deliveries", "longest delay", "slowest answer", "seed")
+FIGURES = ("sends", "deliveries", "longest delay", "slowest answer", "seed", "commit")
 NONE = "-"  # a scenario without load
 LONG_NOTE = 80  # characters
+SHORT_COMMIT = 7
 NOT_PLAYED: Row = {"passed": False, "seconds": 0.0}
 
 
@@ -105,9 +106,8 @@ def _cells(*cells: str) -> str:
 
 def _figures(row: Row) -> list[str]:
     total = row.get("summary")
-    if not total:
-        return [NONE] * len(FIGURES)
-    return [f"{total['sends']:,}", f"{total['handed_over']:,}", _late(row), _answer(row), str(row["seed"])]
+    counts = [f"{total['sends']:,}", f"{total['handed_over']:,}"] if total else [NONE, NONE]
+    return [*counts, _late(row), _answer(row), str(row.get("seed", NONE)), row.get("commit", NONE)[:SHORT_COMMIT]]
 
 
 def _late(row: Row) -> str:
