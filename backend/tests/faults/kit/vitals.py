@@ -64,13 +64,13 @@ async def _told(server: Server) -> dict[str, Any]:
     return told
 
 
-async def leaks(cluster: Cluster, before: list[Vitals]) -> list[str]:
+async def leaks(cluster: Cluster, before: list[Vitals], *, spare_megabytes: float = SPARE_MEGABYTES) -> list[str]:
     """Say what is still held when all clients are gone, after time to let go of it; nothing is best."""
     for end in cluster.before_leak_check:
         end()
     deadline = time.monotonic() + LET_GO_SECONDS
     checks: list[Callable[[], Awaitable[list[str]]]] = [
-        lambda: _held(cluster, before),
+        lambda: _held(cluster, before, spare_megabytes),
         lambda: _channels(cluster),
         lambda: _database_connections(cluster),
     ]
@@ -90,7 +90,7 @@ def as_json(vitals: list[Vitals]) -> list[dict[str, float]]:
     return [asdict(each) for each in vitals]
 
 
-async def _held(cluster: Cluster, before: list[Vitals]) -> list[str]:
+async def _held(cluster: Cluster, before: list[Vitals], spare_megabytes: float) -> list[str]:
     found = []
     for number, (server, was) in enumerate(zip(cluster.servers, before, strict=True)):
         now = await read_vitals(server)
@@ -100,7 +100,7 @@ async def _held(cluster: Cluster, before: list[Vitals]) -> list[str]:
             found.append(f"process {number} has {now.tasks} tasks, {was.tasks} before")
         if now.descriptors > was.descriptors + SPARE_DESCRIPTORS:
             found.append(f"process {number} has {now.descriptors} descriptors, {was.descriptors} before")
-        if now.megabytes > was.megabytes + SPARE_MEGABYTES:
+        if now.megabytes > was.megabytes + spare_megabytes:
             found.append(f"process {number} has {now.megabytes:.0f} MB, {was.megabytes:.0f} before")
     return found
 
