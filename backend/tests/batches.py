@@ -4,17 +4,37 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Annotated, Any
 from uuid import uuid4
 
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from app.db.pool import UNAVAILABLE
 from app.db.sends import Send, SendOutcome, send_batch
+from app.errors import UnavailableError
 from tests.world import World
 
 Connection = Annotated["asyncpg.Connection[asyncpg.Record]", "a writer"]
 Batch = Callable[..., Awaitable[list[SendOutcome]]]
+
+
+class Connections:
+    """The port of the send queue to its connections, for models of PostgreSQL that need none."""
+
+    async def connect(self, **_: str) -> Any:
+        return SimpleNamespace(is_closed=lambda: False, terminate=lambda: None, close=_closed)
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        try:
+            yield self
+        except UNAVAILABLE as error:
+            raise UnavailableError from error
+
+
+async def _closed(**_: object) -> None: ...
 
 
 def new_send(sender: str, **fields: Any) -> Send:

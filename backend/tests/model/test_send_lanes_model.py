@@ -12,25 +12,23 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from app.db.pool import UNAVAILABLE
 from app.db.sends import HeldRow, Send, SendOutcome
 from app.errors import UnavailableError
 from app.services import send_queue
 from app.services.send_queue import SendQueue
-from tests.batches import new_send
+from tests.batches import Connections, new_send
 
 PROMISED_SECONDS = 0.5  # protocol 2.5
 SLACK_SECONDS = 0.5  # for a machine under load
 
 
-class Rows:
+class Rows(Connections):
     """Which sends meet a held row, and which commits are too large."""
 
     def __init__(self) -> None:
@@ -44,16 +42,6 @@ class Rows:
         self._transactions = itertools.count()
         self._conversation = asyncio.Lock()  # the row of the only group there is
         self.recipients: Callable[[Send], Sequence[tuple[str, int]]] = lambda _: ()
-
-    async def connect(self, **_: str) -> Any:
-        return SimpleNamespace(is_closed=lambda: False, terminate=lambda: None, close=_closed)
-
-    @asynccontextmanager
-    async def acquire(self):
-        try:
-            yield self
-        except UNAVAILABLE as error:
-            raise UnavailableError from error
 
     async def commit(self, connection: Any, sends: Sequence[Send], lock_timeout_ms: int) -> list[SendOutcome]:
         del connection
@@ -100,10 +88,6 @@ class Rows:
     def _outcome(self, send: Send) -> SendOutcome:
         outcome = "revoked" if send.token_issued_at in self.revoked_tokens else "created"
         return SendOutcome(outcome, send.message_id, None, self.recipients(send), "db")
-
-
-async def _closed(**_: object) -> None:
-    pass
 
 
 async def seconds_of(sending: Awaitable[object]) -> float:

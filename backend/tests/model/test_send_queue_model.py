@@ -7,8 +7,6 @@ somebody else holds, and how each commit ends: before or after the rows are ther
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -17,12 +15,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.db.pool import UNAVAILABLE
 from app.db.sends import HeldRow, Send, SendOutcome
 from app.errors import IdempotencyConflictError, UnavailableError
 from app.services import send_queue
 from app.services.send_queue import SendQueue
-from tests.batches import new_send
+from tests.batches import Connections, new_send
 
 REQUEST_SECONDS = 0.6
 FAILURES: dict[str, Any] = {
@@ -47,7 +44,7 @@ STEPS = st.lists(
 )
 
 
-class Keys:
+class Keys(Connections):
     """What PostgreSQL knows, and how its next commits end."""
 
     def __init__(self, script: list[str]) -> None:
@@ -55,16 +52,6 @@ class Keys:
         self.held: set[tuple[str, ...]] = set()
         self.script = list(script)
         self.open = 0
-
-    async def connect(self, **_: str) -> Any:
-        return SimpleNamespace(is_closed=lambda: False, terminate=lambda: None, close=_closed)
-
-    @asynccontextmanager
-    async def acquire(self):
-        try:
-            yield self
-        except UNAVAILABLE as error:
-            raise UnavailableError from error
 
     async def commit(self, connection: Any, sends: list[Send], lock_timeout_ms: int) -> list[SendOutcome]:
         del connection
@@ -103,10 +90,6 @@ class Keys:
     @staticmethod
     def _key(send: Send) -> tuple[str, UUID]:
         return (send.sender_id, send.client_message_id)
-
-
-async def _closed(**_: object) -> None:
-    pass
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 -- name: held_rows
--- Which rows that these sends would lock are locked by others just now, conversations, senders' memberships and heads of users, and by
--- whom: `xmax` stays the same as long as nobody else gets the row. It waits for none, and keeps those that are free
--- until its transaction ends.
+-- Which rows that these sends would lock are locked by others just now (conversations, senders' memberships and heads
+-- of users), and by whom: `xmax` stays the same as long as nobody else gets the row. It waits for none, and keeps those
+-- that are free until its transaction ends.
 WITH targets AS MATERIALIZED (
     SELECT i.item, i.sender_id, i.recipient_id, coalesce(i.conversation_id, c.id) AS id
     FROM unnest($1::uuid[], $2::text[], $3::text[])
