@@ -61,14 +61,19 @@ class Turns:
                 async with _entered(line.all, ends_at):
                     return await attempt()
             except UnavailableError as error:
-                held = error
-            while isinstance(held.__cause__, asyncpg.LockNotAvailableError) and time.monotonic() < ends_at:
+                if not _may_try_again(error, ends_at):
+                    raise
+            while True:
                 try:
                     async with _entered(line.again, ends_at), _entered(line.all, ends_at):
                         return await attempt()
                 except UnavailableError as error:
-                    held = error
-            raise held
+                    if not _may_try_again(error, ends_at):
+                        raise
+
+
+def _may_try_again(error: UnavailableError, ends_at: float) -> bool:
+    return isinstance(error.__cause__, asyncpg.LockNotAvailableError) and time.monotonic() < ends_at
 
 
 class _Line:
