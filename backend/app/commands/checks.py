@@ -17,17 +17,18 @@ from redis.exceptions import RedisError
 from app.auth import LEEWAY
 from app.db.migrate import current_revision, is_recent, newest_revision
 from app.db.operations import DatabaseFacts, read_facts
-from app.db.pool import Database
+from app.db.pool import MAX_CONNECTIONS, Database
 from app.errors import GaplessError
 from app.services.messaging import redis_link
 from app.services.messaging.publisher import Publisher, RedisOutlet
 from app.services.messaging.redis_pubsub import PubSub
+from app.services.send_queue import WRITERS
 from app.settings import Settings
 from app.startup import MIN_POSTGRES
 
 Outcome = Literal["ok", "warn", "fail"]
 
-CONNECTIONS_PER_PROCESS: Final = 12  # a pool of 10 and two writers
+CONNECTIONS_PER_PROCESS: Final = MAX_CONNECTIONS + WRITERS
 ROUND_TRIP_SECONDS: Final = 5.0
 MIN_FILES: Final = 1024
 GOOD_FILES: Final = 10_000

@@ -3,13 +3,18 @@
 Deadlines nest, so that the innermost one speaks first and the connection stays usable:
 lock 2 s < statement 3 s < command 4 s < use of a connection 4.5 s < request 5 s. A request uses connections one
 after the other: none is lent past its deadline (app/deadline.py), and what was begun before goes on.
+
+Requests leave some of the pool to what has no deadline, the streams: those cost a few statements for many, and
+behind a thousand devices that ask for everything at once they would wait as long as these do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
+import time
 import weakref
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
+MAX_CONNECTIONS = 12
+FOR_STREAMS = 2  # of them are never lent to a request
 CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.5
 COMMAND_SECONDS = 4
@@ -72,11 +79,12 @@ UNAVAILABLE = (
 class Database:
     """A pool of connections that is opened once and survives PostgreSQL going away and coming back."""
 
-    def __init__(self, url: str, *, max_size: int = 10) -> None:
+    def __init__(self, url: str, *, max_size: int = MAX_CONNECTIONS) -> None:
         """Take the URL; `open` connects."""
         self.url = url
         self.turns = Turns()
         self._max_size = max_size
+        self._for_requests = asyncio.Semaphore(max(1, max_size - FOR_STREAMS))
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
@@ -107,8 +115,7 @@ class Database:
         cancellations = _cancellations()
         try:
             pool = self._pool or await self._open()
-            seconds = min(ACQUIRE_SECONDS, deadline.seconds_left())
-            async with asyncio.timeout(USE_SECONDS) as limit, pool.acquire(timeout=seconds) as connection:
+            async with asyncio.timeout(USE_SECONDS) as limit, self._lent_by(pool) as connection:
                 deadline.seconds_left()
                 backend = connection.get_server_pid()
                 self._lent.add(backend)
@@ -173,6 +180,22 @@ class Database:
         """Run one statement and give its first value."""
         async with self.acquire() as connection:
             return await connection.fetchval(sql, *arguments)
+
+    @asynccontextmanager
+    async def _lent_by(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[Connection]:
+        left = deadline.seconds_left()
+        if left == math.inf:
+            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield connection
+            return
+        ends_at = time.monotonic() + min(ACQUIRE_SECONDS, left)
+        async with asyncio.timeout(ends_at - time.monotonic()):
+            await self._for_requests.acquire()
+        try:
+            async with pool.acquire(timeout=ends_at - time.monotonic()) as connection:
+                yield connection
+        finally:
+            self._for_requests.release()
 
     async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
         async with self._opening:

@@ -16,7 +16,7 @@ from app.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 
-# Connections at once: the pool has ten, and the others are for what waits for no row.
+# Connections at once: requests have ten, and the others are for what waits for no row.
 MAX_CHANGES: Final = 4  # for changes of conversations
 MAX_SMALL_CHANGES: Final = 3  # for those of one row that is one's own: a read position, a profile
 MAX_AGAIN: Final = 2  # of either, for those who have met a held row: most of them will meet it again

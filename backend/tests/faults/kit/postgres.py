@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable
 
+from app.db.pool import FOR_STREAMS, MAX_CONNECTIONS
 from tests.faults.kit.cluster import Cluster
 from tests.faults.kit.vitals import counted
 from tests.history.load import Load
@@ -16,7 +17,7 @@ from tests.history.run import Run
 from tests.support.servers import Server, new_user
 
 BACK_SECONDS = 5.0  # after PostgreSQL answers again, everything does
-POOL, WRITERS = 10, 2  # connections per process
+POOL, FOR_REQUESTS = MAX_CONNECTIONS, MAX_CONNECTIONS - FOR_STREAMS  # connections per process
 LOCKED_SECONDS = 1.2  # for which nobody gets an answer: less than any deadline
 
 # Each finds what must not be there.
@@ -56,8 +57,8 @@ def defects(cluster: Cluster) -> list[str]:
 
 
 async def usable_connections(cluster: Cluster) -> int:
-    """Count the connections that the pools use when they have more to do than they hold. Whole ones use all."""
-    users = [(server, new_user("reader")) for server in cluster.servers for _ in range(2 * POOL)]
+    """Count the connections that requests use when there are more than the pools have for them. Whole ones use all."""
+    users = [(server, new_user("reader")) for server in cluster.servers for _ in range(2 * FOR_REQUESTS)]
     await asyncio.gather(*(server.know(user) for server, user in users))
     locking, counting = await asyncio.gather(cluster.postgres.connect(), cluster.postgres.connect())
     most = 0
@@ -66,7 +67,7 @@ async def usable_connections(cluster: Cluster) -> int:
             await locking.execute("LOCK TABLE conversations IN ACCESS EXCLUSIVE MODE")
             asking = asyncio.gather(*(server.call("GET", "/conversations", user=user) for server, user in users))
             until = time.monotonic() + LOCKED_SECONDS
-            while time.monotonic() < until and most < POOL * len(cluster.servers):
+            while time.monotonic() < until and most < FOR_REQUESTS * len(cluster.servers):
                 most = max(most, await counting.fetchval(_WAITING))
                 await asyncio.sleep(0.05)
         await asking

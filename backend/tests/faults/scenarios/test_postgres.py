@@ -13,11 +13,11 @@ import aiohttp
 import asyncpg
 import pytest
 
+from app.services.send_queue import WRITERS
 from tests.faults.kit.link import Pair
 from tests.faults.kit.postgres import (
     BACK_SECONDS,
-    POOL,
-    WRITERS,
+    FOR_REQUESTS,
     back_after,
     failed_by_fault,
     failed_when_well,
@@ -282,7 +282,7 @@ def _assert_probed(played, probes: list[Answer]) -> None:
 
 async def _assert_whole_pools(cluster) -> None:
     usable = await usable_connections(cluster)
-    assert usable == POOL * len(cluster.servers), f"of all pools {usable} connections can be used"
+    assert usable == FOR_REQUESTS * len(cluster.servers), f"of all pools {usable} connections can be used"
 
 
 async def _assert_sound(scene, played) -> None:
