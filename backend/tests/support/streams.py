@@ -110,6 +110,12 @@ class StreamClient:
                 if event.name == name and event.data:
                     return event
 
+    async def until_id(self, cursor: str, timeout_seconds: float = 5) -> None:
+        """Read up to the block that makes `cursor` the one to come back with; a heartbeat may come before it."""
+        async with asyncio.timeout(timeout_seconds):
+            while (event := await self.next(timeout_seconds)).id != cursor:
+                assert event.name == "heartbeat", event
+
     async def messages(self, count: int, timeout_seconds: float = 5) -> list[dict]:
         """Give the data of the next `count` messages."""
         async with asyncio.timeout(timeout_seconds):
