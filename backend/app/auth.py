@@ -38,7 +38,7 @@ TICKET_USE = "gapless:stream-ticket"
 _PUBLISHED = frozenset(ALGORITHMS.values())
 
 # What a token of somebody else's making can do to the library that reads it.
-_UNREADABLE = (jwt.PyJWTError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+_UNREADABLE = (jwt.PyJWTError, ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)

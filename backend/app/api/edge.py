@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -109,7 +110,8 @@ class Edge:
 
     async def _answer_in_time(self, scope: Scope, receive: Receive, response: _Response) -> None:
         if scope["path"] == STREAM_PATH:  # it has times of its own, and is answered with 200 in any case
-            await self._app(scope, receive, response.send)
+            with deadline.within(math.inf):  # it may come behind a request, on the same connection
+                await self._app(scope, receive, response.send)
             return
         timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._give_up, scope, response)
         try:

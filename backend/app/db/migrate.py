@@ -83,7 +83,7 @@ def is_recent(revision: str | None) -> bool:
 async def current_revision(database: Database) -> str | None:
     """Name the revision of a database; None when it was never migrated. Raises UnavailableError."""
     try:
-        revision = await database.fetchval("SELECT version_num FROM alembic_version")
+        revision = await database.fetchval("SELECT version_num FROM alembic_version", for_streams=True)
     except asyncpg.UndefinedTableError:
         return None
     return str(revision) if revision is not None else None

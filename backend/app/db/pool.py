@@ -4,7 +4,7 @@ Deadlines nest, so that the innermost one speaks first and the connection stays 
 lock 2 s < statement 3 s < command 4 s < use of a connection 4.5 s < request 5 s. A request uses connections one
 after the other: none is lent past its deadline (app/deadline.py), and what was begun before goes on.
 
-Requests leave some of the pool to what has no deadline, the streams: those cost a few statements for many, and
+Some of the pool is kept for what no stream can do without: that is a few short statements for many of them, and
 behind a thousand devices that ask for everything at once they would wait as long as these do.
 """
 
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import time
 import weakref
+from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 MAX_CONNECTIONS = 12
-FOR_STREAMS = 2  # of them are never lent to a request
+FOR_STREAMS = 2  # of them are kept for what no stream can do without
 CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.5
 COMMAND_SECONDS = 4
@@ -84,11 +84,11 @@ class Database:
         self.url = url
         self.turns = Turns()
         self._max_size = max_size
-        self._for_requests = asyncio.Semaphore(max(1, max_size - FOR_STREAMS))
+        self._for_others = asyncio.Semaphore(max(1, max_size - FOR_STREAMS))
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
-        self._lent: set[int] = set()  # by the process id of their backends
+        self._lent: Counter[int] = Counter()  # by the process id of their backends
 
     async def close(self, within_seconds: float = CLOSE_SECONDS) -> None:
         """Close the pool; cut what is in flight for longer."""
@@ -110,15 +110,13 @@ class Database:
             raise UnavailableError from error
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
+    async def acquire(self, *, for_streams: bool = False) -> AsyncIterator[Connection]:
         """Lend a connection. Raises UnavailableError when PostgreSQL does not answer, or the request was answered."""
         cancellations = _cancellations()
         try:
             pool = self._pool or await self._open()
-            async with asyncio.timeout(USE_SECONDS) as limit, self._lent_by(pool) as connection:
+            async with asyncio.timeout(USE_SECONDS) as limit, self._lend(pool, for_streams=for_streams) as connection:
                 deadline.seconds_left()
-                backend = connection.get_server_pid()
-                self._lent.add(backend)
                 try:
                     yield connection
                 except (TimeoutError, asyncio.CancelledError) as error:
@@ -128,8 +126,6 @@ class Database:
                     if limit.expired() or isinstance(error, TimeoutError):
                         self._drop_idle()
                     raise
-                finally:
-                    self._lent.discard(backend)
         except UNAVAILABLE as error:
             if _cancellations() > cancellations:  # what a loop that goes on after UnavailableError would not notice
                 raise asyncio.CancelledError from error
@@ -166,9 +162,9 @@ class Database:
                 return
             await asyncio.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - jitter
 
-    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, *arguments: object, for_streams: bool = False) -> list[asyncpg.Record]:
         """Run one statement on a connection of the pool and give its rows."""
-        async with self.acquire() as connection:
+        async with self.acquire(for_streams=for_streams) as connection:
             return await connection.fetch(sql, *arguments)
 
     async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
@@ -176,26 +172,31 @@ class Database:
         async with self.acquire() as connection:
             return await connection.fetchrow(sql, *arguments)
 
-    async def fetchval(self, sql: str, *arguments: object) -> Any:
+    async def fetchval(self, sql: str, *arguments: object, for_streams: bool = False) -> Any:
         """Run one statement and give its first value."""
-        async with self.acquire() as connection:
+        async with self.acquire(for_streams=for_streams) as connection:
             return await connection.fetchval(sql, *arguments)
 
     @asynccontextmanager
-    async def _lent_by(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[Connection]:
-        left = deadline.seconds_left()
-        if left == math.inf:
-            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield connection
-            return
-        ends_at = time.monotonic() + min(ACQUIRE_SECONDS, left)
-        async with asyncio.timeout(ends_at - time.monotonic()):
-            await self._for_requests.acquire()
+    async def _lend(self, pool: asyncpg.Pool[asyncpg.Record], *, for_streams: bool) -> AsyncIterator[Connection]:
+        ends_at = time.monotonic() + min(ACQUIRE_SECONDS, deadline.seconds_left())
+        place: asyncio.Semaphore | None = None
+        backend: int | None = None
         try:
+            if not for_streams:
+                async with asyncio.timeout(ends_at - time.monotonic()):
+                    await self._for_others.acquire()
+                place = self._for_others
             async with pool.acquire(timeout=ends_at - time.monotonic()) as connection:
+                backend = connection.get_server_pid()
+                self._lent[backend] += 1
                 yield connection
         finally:
-            self._for_requests.release()
+            # Not before the pool has it back: `_drop_idle` must not take it for idle on its way there.
+            if backend is not None:
+                self._lent -= Counter((backend,))
+            if place is not None:
+                place.release()
 
     async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
         async with self._opening:
@@ -205,6 +206,7 @@ class Database:
                     min_size=0,
                     max_size=self._max_size,
                     max_inactive_connection_lifetime=300,
+                    max_queries=2**31,  # an exchange takes time that a use whose work is committed may not have
                     timeout=CONNECT_SECONDS,
                     command_timeout=COMMAND_SECONDS,
                     server_settings={"application_name": "gapless", **SESSION_SETTINGS},

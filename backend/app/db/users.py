@@ -43,7 +43,7 @@ class UserReader:
         return await self._users.ask(user_id)
 
     async def _find_all(self, user_ids: Sequence[str]) -> list[StoredUser | None]:
-        rows = await self._database.fetch(_SQL["find"], list(user_ids))
+        rows = await self._database.fetch(_SQL["find"], list(user_ids), for_streams=True)
         found = {row["id"]: StoredUser(_person(row), row["profile_at"], row["tokens_valid_after"]) for row in rows}
         return [found.get(user_id) for user_id in user_ids]
 

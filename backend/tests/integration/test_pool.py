@@ -10,7 +10,10 @@ import asyncpg
 import pytest
 
 from app import deadline
+from app.db.inbox import InboxReader
+from app.db.migrate import current_revision, newest_revision
 from app.db.pool import ACQUIRE_SECONDS, FOR_STREAMS, Database
+from app.db.users import UserReader
 from app.errors import UnavailableError
 
 FOR_REQUESTS = 3
@@ -26,9 +29,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def _ask(database: Database, seconds: float, *, within: float = 5) -> None:
+async def _ask(database: Database, seconds: float, *, within: float = 5, for_streams: bool = False) -> None:
     with deadline.within(within):
-        await database.fetchval("SELECT pg_sleep($1)", seconds)
+        await database.fetchval("SELECT pg_sleep($1)", seconds, for_streams=for_streams)
 
 
 async def _until_asking(connection: asyncpg.Connection, count: int) -> None:
@@ -44,7 +47,12 @@ async def test_behind_requests_that_wait_for_connections_no_stream_waits(databas
         await _until_asking(connection, FOR_REQUESTS)
         started = time.monotonic()
         for _ in range(20):
-            assert await asyncio.gather(*(database.fetchval("SELECT 7") for _ in range(FOR_STREAMS))) == [7, 7]
+            asked = (database.fetchval("SELECT 7", for_streams=True) for _ in range(FOR_STREAMS))
+            assert await asyncio.gather(*asked) == [7, 7]
+        with deadline.within(1):  # nor does a probe, which would take a busy process for a dead one
+            assert await current_revision(database) == newest_revision()
+        assert await UserReader(database).find("nobody") is None
+        assert await InboxReader(database).fetch_heads(["nobody"]) == {}
         assert time.monotonic() - started < 0.5 + meter.longest()
         assert await connection.fetchval(f"SELECT count(*) {SLEEPING}") <= FOR_REQUESTS
     finally:
@@ -57,7 +65,7 @@ async def test_behind_requests_that_wait_for_connections_no_stream_waits(databas
 async def test_streams_use_what_no_request_uses(database, connection):
     """What is kept for them is a floor, not a bound."""
     everything = FOR_REQUESTS + FOR_STREAMS
-    asking = [asyncio.create_task(_ask(database, 1, within=float("inf"))) for _ in range(everything)]
+    asking = [asyncio.create_task(_ask(database, 1, for_streams=True)) for _ in range(everything)]
     await _until_asking(connection, everything)
     await asyncio.gather(*asking)
 
@@ -78,3 +86,13 @@ async def test_who_goes_away_leaves_his_place_to_the_next(database, connection, 
     asking = [asyncio.create_task(_ask(database, 0.5)) for _ in range(FOR_REQUESTS)]
     await _until_asking(connection, FOR_REQUESTS)
     await asyncio.gather(*asking)
+
+
+async def test_what_is_on_its_way_back_is_not_taken_for_idle(database):
+    """Protocol 8.2: what was committed on a connection is not answered 503 because another one is silent."""
+    async with database.acquire() as connection:
+        backend = connection.get_server_pid()
+        asyncio.get_running_loop().call_soon(database._drop_idle)
+    assert await database.fetchval("SELECT pg_backend_pid()") == backend
+    database._drop_idle()
+    assert await database.fetchval("SELECT pg_backend_pid()") != backend

@@ -182,7 +182,7 @@ def _parsed(raw: bytes) -> events.Frame:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
     monkeypatch.setattr(sse_stream, "LATE_FRAME_SECONDS", 0.001)
-    monkeypatch.setattr(sse_stream, "RETRY_READ_SECONDS", 0.001)
+    monkeypatch.setattr(sse_stream, "RETRY_READ_SECONDS", (0.001, 0.001))
     monkeypatch.setattr(continuity, "MAX_MISSED", 12)
     monkeypatch.setattr(sse_stream, "PAGE_BYTES", 700)
     monkeypatch.setattr(heartbeat, "GRACE_SECONDS", 0.002)

@@ -132,7 +132,7 @@ STEPS = st.lists(
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
     monkeypatch.setattr(sse_stream, "LATE_FRAME_SECONDS", 0.002)
-    monkeypatch.setattr(sse_stream, "RETRY_READ_SECONDS", 0.001)
+    monkeypatch.setattr(sse_stream, "RETRY_READ_SECONDS", (0.001, 0.001))
     monkeypatch.setattr(frame_queue, "MAX_QUEUE_BYTES", 1500)  # four messages: overflow is common
     monkeypatch.setattr(sse_stream, "PAGE_BYTES", 800)
 

@@ -78,6 +78,7 @@ FORGED: dict[str, Callable[[], str]] = {
     "exp is null": lambda: signed(claims(exp=None)),
     "exp is text": lambda: signed(claims(exp=str(NOW + 600))),
     "exp is true": lambda: signed(claims(exp=True)),
+    "exp in nanoseconds": lambda: signed(claims(exp=NOW * 10**9)),
     "exp beyond all calendars": lambda: signed(claims(exp=10**15)),
     "exp beyond all numbers": lambda: hs256(b'{"alg":"HS256"}', b'{"sub":"ann","iat":1,"exp":1e999}', SECRET.encode()),
     "exp a second ago": lambda: signed(claims(exp=NOW - 1)),

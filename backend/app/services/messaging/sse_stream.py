@@ -29,7 +29,7 @@ PAGE_BYTES: Final = 32 * 1024  # written at once; below the transport's high-wat
 DRAIN_SECONDS: Final = 10.0  # a client that does not read a page in this time is slow
 LATE_FRAME_SECONDS: Final = 0.05  # two processes may publish 8 before 7
 ABORT_SECONDS: Final = 5.0  # after its end a connection is cut, whatever is unread
-RETRY_READ_SECONDS: Final = 0.5  # between attempts to read from a PostgreSQL that does not answer
+RETRY_READ_SECONDS: Final = (0.25, 0.75)  # between attempts to read from a PostgreSQL that does not answer
 RETRY_MS: Final = (1000, 4000)
 _RECONNECTED: Final = "redis_reconnected"
 _OVERFLOW: Final = "overflow"  # more than the client read
@@ -403,7 +403,7 @@ class Stream:
                 self.end("no_inbox")
         except UnavailableError:
             missed = None
-            await asyncio.sleep(RETRY_READ_SECONDS)
+            await asyncio.sleep(random.uniform(*RETRY_READ_SECONDS))  # noqa: S311 - jitter
         if self.has_ended:
             raise _DisconnectedError
         return missed
