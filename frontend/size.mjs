@@ -5,7 +5,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "vite";
 
 // 9 KB was the aim, and is missed: docs/decisions/0008-size-of-the-client.md
-const BUDGET_BYTES = 11_150;
+const BUDGET_BYTES = 11_200;
 
 const result = await build({
   configFile: false,

@@ -138,12 +138,16 @@ export function createMessageStore(me: string, onOwn: (message: Message) => void
     else if (!("rev" in data)) {
       if (held) touch(id).conversation = { ...held, ...data };
       else wanted.add(id);
-    } else if (data.role === null) drop(id);
+    } else if (data.role === null) {
+      drop(id);
+      touch(id).seen = data.rev; // an answer that is on its way may be older
+    }
     else tell(id, data.rev);
   }
 
   function takeConversation(conversation: Conversation, seen?: number): void {
     const entry = touch(conversation.id);
+    if (entry.isGone && conversation.rev < entry.seen) return;
     // Newer than all that had been told when it was asked for: a rev beyond it was never taken.
     if (entry.seen === seen) entry.seen = 0;
     entry.isGone = false;

@@ -250,7 +250,8 @@ export function createOutbox(options: OutboxOptions): Outbox {
         tell(message);
       } catch (cause) {
         const error = asClientError(cause);
-        if (isPassing(error)) return Math.max(1, error.retryMs, backoffMs(attempt));
+        // A proxy's own page; but this is what it says of one message, and the others must not wait behind it for ever.
+        if (isPassing(error) && ![403, 413].includes(error.status)) return Math.max(1, error.retryMs, backoffMs(attempt));
         await change(id, { status: "failed", error: plain(error) });
       }
     }

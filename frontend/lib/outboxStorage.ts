@@ -24,13 +24,33 @@ export function openOutboxStorage(name: string, isKept = true): OutboxStorage {
   let database: Promise<IDBDatabase> | undefined;
 
   async function run<T>(mode: IDBTransactionMode, act: (records: IDBObjectStore) => IDBRequest<T>): Promise<T> {
-    database ??= isKept ? openDatabase(name) : Promise.reject(new Error());
-    const transaction = (await database).transaction(STORE, mode);
-    const request = act(transaction.objectStore(STORE));
-    transaction.commit(); // now, not when the answer has come: the page may be gone by then
+    database ??= isKept ? open() : Promise.reject(new Error());
+    const connection = await database;
+    try {
+      const transaction = connection.transaction(STORE, mode);
+      const request = act(transaction.objectStore(STORE));
+      transaction.commit(); // now, not when the answer has come: the page may be gone by then
+      return new Promise((resolve, reject) => {
+        transaction.oncomplete = () => resolve(request.result);
+        transaction.onabort = reject;
+      });
+    } catch (error) {
+      database = undefined; // some browsers lose the connection: the next one is new
+      throw error;
+    }
+  }
+
+  function open(): Promise<IDBDatabase> {
     return new Promise((resolve, reject) => {
-      transaction.oncomplete = () => resolve(request.result);
-      transaction.onabort = reject;
+      const timer = setTimeout(reject, PATIENCE_MS);
+      const request = indexedDB.open(name, 1);
+      request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "client_message_id" });
+      request.onerror = reject;
+      request.onsuccess = () => {
+        clearTimeout(timer);
+        database = Promise.resolve(request.result); // also when nobody waits any more
+        resolve(request.result);
+      };
     });
   }
 
@@ -39,17 +59,4 @@ export function openOutboxStorage(name: string, isKept = true): OutboxStorage {
     put: (item) => run("readwrite", (store) => store.put(item)),
     delete: (id) => run("readwrite", (store) => store.delete(id)),
   };
-}
-
-function openDatabase(name: string): Promise<IDBDatabase> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(reject, PATIENCE_MS);
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "client_message_id" });
-    request.onerror = reject;
-    request.onsuccess = () => {
-      clearTimeout(timer);
-      resolve(request.result);
-    };
-  });
 }

@@ -129,7 +129,9 @@ export function createSync({ api, store, onChange, onError }: SyncOptions): Sync
 
   async function readPage(id: string, thread: Thread, query = ""): Promise<void> {
     const page = border.historyPage(await get(`${pathOf(id)}/messages${query}`));
-    if (!isCurrent(id, thread)) return;
+    // Of two first pages, after a failure beside one, the one that came first has made the copy, and may have been
+    // extended: the later one would cut it off above what was added.
+    if (!isCurrent(id, thread) || !query !== (thread.rev === null)) return;
     addPage(thread, page);
     store.touch(id);
     page.items.forEach(store.takeMessage); // an own one is no longer waiting to be sent

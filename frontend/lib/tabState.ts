@@ -43,7 +43,8 @@ export function advance(own: string | null, received: Received) {
   const { event, to } = received;
   const from = startOf(received);
   const isMoved = event.event === "resync" && event.data.scope === "all";
-  const verdict = isMoved ? "deliver" : judge(own, from, to);
+  // Only messages have a place: what else comes behind an id-only block has none, and is told once.
+  const verdict = event.event === "new_message" ? judge(own, from, to) : "deliver";
   // The cursor of `connected` is where a replay starts: not what has been seen. Nor has a reader that misses
   // something seen it because of an event that moves nothing.
   const isNext = isMoved || own === null || !(isBehind(to, own) || isBehind(own, from));

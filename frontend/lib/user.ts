@@ -124,6 +124,7 @@ export function openUser(options: UserOptions): User {
   function resume(): void {
     if (session || signal.aborted) return;
     session = new AbortController();
+    options.onStatus("connecting"); // what it was before the page was frozen says nothing
     outbox.drain(session.signal);
     feed = openFeed({ ...options, scope, onEvent: take, onJoined: catchUp }, cursor, session.signal);
   }

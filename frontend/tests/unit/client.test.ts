@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { Client } from "../../lib/client.ts";
 import type { StreamEvent } from "../../lib/protocol.ts";
 import { CHANGES, changed, chatServer, clientOf, HISTORY, history, LIST, listed } from "../support/chat.ts";
+import { testLocks } from "../support/locks.ts";
 import { aConversation, ADA, aMessage, aToken, BOB, ROOM } from "../support/samples.ts";
 import { begin, block, json, opening, problem, STREAM, stream, type ScriptedServer } from "../support/scriptedServer.ts";
 import { until } from "../support/until.ts";
@@ -17,6 +18,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const client of clients) client.close();
   vi.useRealTimers();
+  vi.unstubAllGlobals();
   await server.close();
 });
 
@@ -352,4 +354,17 @@ test("a stream that opens and breaks off at once is tried with growing pauses", 
   const client = start();
   await until(() => client.getState().status === "open");
   expect(count).toBe(4);
+});
+
+test("a page that is thawed while no server can be reached does not say that it is connected", async () => {
+  const page = new EventTarget();
+  vi.stubGlobal("addEventListener", page.addEventListener.bind(page));
+  vi.stubGlobal("navigator", { locks: testLocks(), onLine: true });
+  const client = start({ shareStream: true });
+  await until(() => client.getState().status === "open");
+  page.dispatchEvent(new Event("pagehide"));
+  server.on(STREAM, (response) => response.destroy());
+  page.dispatchEvent(new Event("pageshow"));
+  await until(() => server.askedFor(STREAM).length > 1);
+  expect(client.getState().status).toBe("connecting");
 });

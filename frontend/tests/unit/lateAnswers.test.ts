@@ -1,7 +1,7 @@
 /** Answers that were read before something that an event has told of since. */
 
 import { beforeEach, expect, test } from "vitest";
-import type { Api } from "../../lib/api.ts";
+import { clientError, type Api } from "../../lib/api.ts";
 import { createMessageStore, type MessageStore } from "../../lib/messageStore.ts";
 import type { Conversation } from "../../lib/protocol.ts";
 import { createSync, type Sync } from "../../lib/sync.ts";
@@ -16,12 +16,13 @@ let sync: Sync;
 
 beforeEach(() => {
   answers = new Map();
-  const api: Pick<Api, "call"> = { call: (_method, path) => new Promise((resolve) => answers.set(path, resolve)) };
+  const api: Pick<Api, "call"> = { call };
   store = createMessageStore("bob", () => {});
   sync = createSync({ api: api as Api, store, onChange() {}, onError: (error) => { if (error) throw error; } });
   store.takeConversation(before);
 });
 
+const call: Api["call"] = (_method, path) => new Promise((resolve) => answers.set(path, resolve));
 const room = () => store.entries.get(ROOM)!.conversation!;
 
 async function answer(path: string, value: unknown): Promise<void> {
@@ -69,4 +70,41 @@ test("what comes while the list is read stays", async () => {
   store.takeConversation(made);
   await answer(LIST, { items: [before], next_cursor: "c", has_more: true });
   expect([...store.entries.keys()]).toEqual([ROOM, made.id]);
+});
+
+test("a list that was read before one was removed from a group does not bring it back", async () => {
+  await refresh();
+  store.apply({ event: "conversation_updated", data: { id: ROOM, rev: 10, role: null } });
+  await answer(LIST, list(before));
+  expect(store.entries.get(ROOM)?.conversation).toBeUndefined();
+  store.apply({ event: "conversation_updated", data: { ...before, rev: 11 } }); // taken back
+  expect(room()).toMatchObject({ rev: 11 });
+});
+
+test("of two first pages the later one leaves what the earlier has been extended by", async () => {
+  const [page, other] = [`/conversations/${ROOM}/messages`, ROOM.replace(/1$/, "2")];
+  const history = (from: number, to: number, rev: number) => {
+    const items = Array.from({ length: to - from + 1 }, (_, index) => aMessage(from + index));
+    return { items, next_cursor: null, has_more: from > 1, rev };
+  };
+  const both = list(before, aConversation({ id: other }));
+  sync = createSync({ api: { call } as Api, store, onChange() {}, onError() {} });
+  store.takeConversation(aConversation({ id: other }));
+  const thread = store.show(ROOM).thread!;
+  store.show(other);
+  await refresh();
+  await answer(LIST, both);
+  const first = answers.get(page)!;
+  await answer(`/conversations/${other}/messages`, Promise.reject(clientError("unavailable", "", 503, 60_000)));
+  await refresh();
+  await answer(LIST, both); // asks for both once more
+  expect(answers.get(page)).not.toBe(first);
+  first(history(51, 100, 100));
+  await new Promise((resolve) => setImmediate(resolve));
+  const older = sync.older(ROOM);
+  await answer(page, history(61, 110, 110));
+  await answer(`${page}?before=51`, history(1, 50, 110));
+  await older;
+  const seqs = [...thread.byId.values()].map(({ seq }) => seq).sort((one, two) => one - two);
+  expect(seqs).toEqual(Array.from({ length: 100 }, (_, index) => index + 1));
 });

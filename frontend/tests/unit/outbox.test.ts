@@ -142,6 +142,15 @@ describe("sending", () => {
     expect(states(outbox)).toEqual(["bad: failed"]);
   });
 
+  test.each([403, 413])("fails where a proxy refuses it with %i, and does not stand in the way of the next", async (status) => {
+    const refuse: Answer = (response) => response.writeHead(status, { "content-type": "text/html" }).end("<h1>No</h1>");
+    server.on(SEND, refuse, commit);
+    const outbox = await openTab();
+    const [bad, good] = await Promise.all([say(outbox, "bad"), say(outbox, "good")]);
+    expect(bad).toMatchObject({ status: "failed", error: { code: "unexpected", status } });
+    expect(good.status).toBe("sent");
+  });
+
   test("is tried again where it is a proxy that finds nothing, and no word of the server's", async () => {
     vi.spyOn(Math, "random").mockReturnValue(0);
     server.on(SEND, (response) => response.writeHead(404, { "content-type": "text/html" }).end("<h1>No backend</h1>"), commit);

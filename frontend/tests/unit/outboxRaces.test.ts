@@ -28,9 +28,11 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const tab of tabs) tab.abort();
   vi.useRealTimers();
+  vi.stubGlobal("indexedDB", browsers);
   await server.close();
 });
 
+const browsers = indexedDB;
 let direct: string | undefined; // the conversation with bob, as soon as it is known
 
 function openTab(storage: OutboxStorage = openOutboxStorage(scope)): Outbox & { tab: AbortController; go: () => void } {
@@ -157,6 +159,60 @@ test("but what is written again meanwhile stays", async () => {
   await until(() => posted().length === 1);
   vi.advanceTimersByTime(2_100);
   expect(held(cached)).toEqual(["one"]);
+});
+
+test("a storage whose connection is lost is opened anew, and what it holds is sent", async () => {
+  const connections: IDBDatabase[] = [];
+  vi.stubGlobal("indexedDB", {
+    open(name: string, version: number) {
+      const request = browsers.open(name, version);
+      request.addEventListener("success", () => connections.push(request.result));
+      return request;
+    },
+  });
+  const outbox = openTab();
+  void say(outbox, "one");
+  await stored();
+  outbox.tab.abort();
+  const after = openTab();
+  await until(() => after.items.size === 1);
+  connections.forEach((connection) => connection.close()); // as some browsers do, without a word
+  after.go();
+  void say(after, "two");
+  await until(() => posted().length > 0);
+  after.go();
+  await until(() => after.items.size === 0);
+  expect(posted().sort()).toEqual(["one", "two"]);
+});
+
+test("a storage that is slow to open is used as soon as it is there", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const before = openTab();
+  void say(before, "one");
+  await stored();
+  before.tab.abort();
+  let open = () => {};
+  vi.stubGlobal("indexedDB", {
+    open(name: string, version: number) {
+      const request = {} as IDBOpenDBRequest;
+      open = () => {
+        const opening = browsers.open(name, version);
+        opening.onsuccess = () => {
+          Object.defineProperty(request, "result", { value: opening.result });
+          request.onsuccess!(new Event("success"));
+        };
+      };
+      return request;
+    },
+  });
+  const storage = openOutboxStorage(scope);
+  const early = storage.all();
+  await until(() => vi.getTimerCount() > 0);
+  vi.advanceTimersByTime(3_100);
+  await expect(early).rejects.toBeUndefined();
+  open();
+  const isThere = () => storage.all().then((items) => items.length === 1, () => false);
+  while (!(await isThere())) await new Promise(setImmediate);
 });
 
 describe("to one person, by recipient and by conversation", () => {

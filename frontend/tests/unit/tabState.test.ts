@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { isBehind, isElsewhere, judge } from "../../lib/cursor.ts";
 import type { StreamEvent } from "../../lib/protocol.ts";
 import { advance, isLate, isLed, nextTerm } from "../../lib/tabState.ts";
-import { aMessage, connectedAt } from "../support/samples.ts";
+import { aMessage, connectedAt, ROOM } from "../support/samples.ts";
 
 describe("a cursor", () => {
   test.each([
@@ -64,6 +64,13 @@ describe("what a tab makes of what it hears", () => {
   test("goes where a `resync` of all says, also back", () => {
     const event: StreamEvent = { event: "resync", data: { reason: "epoch", scope: "all", cursor: "e.1" } };
     expect(advance("e.7", { event, from: "e.7", to: "e.1" })).toEqual({ verdict: "deliver", cursor: "e.1" });
+  });
+
+  test("takes what is no message, wherever it is told: behind an id-only block it seems to move", () => {
+    const event: StreamEvent = { event: "conversation_updated", data: { id: ROOM, rev: 9, role: null } };
+    expect(advance("e.9", { event, from: "e.8", to: "e.9" })).toEqual({ verdict: "deliver", cursor: "e.9" });
+    expect(advance("e.8", { event, from: "e.8", to: "e.9" })).toEqual({ verdict: "deliver", cursor: "e.9" });
+    expect(advance("e.7", { event, from: "e.8", to: "e.9" })).toEqual({ verdict: "deliver", cursor: "e.7" });
   });
 
   test("stays before a hole", () => {
