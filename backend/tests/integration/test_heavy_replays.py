@@ -68,7 +68,7 @@ async def test_who_asks_for_too_much_at_once_gets_it_in_parts_and_others_do_not_
     mine, *others = await asyncio.gather(*asks)
     assert [one.messages for one in others if isinstance(one, Missed)] == [[]] * 29
     seqs: list[int] = []
-    while mine.head > len(seqs):
+    while mine is not None and mine.head > len(seqs):
         new = [seq for seq, message in mine.messages if message is not None and len(message.reactions) == 2]
         assert 1 <= len(new) <= SMALL_PAGE_SIZE
         seqs += new
