@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from app.db.pool import COMMAND_SECONDS, USE_SECONDS, Database
+from app.db.pool import COMMAND_SECONDS, FOR_STREAMS, USE_SECONDS, Database
 from app.errors import UnavailableError
 from tests.faults.kit.link import Link
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-POOL = 4
+POOL = 4  # what is not kept for streams
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def link(database_url: str) -> AsyncIterator[Link]:
 @pytest.fixture
 async def database(database_url: str, link: Link) -> AsyncIterator[Database]:
     """A pool whose connections have all been made."""
-    database = Database(re.sub(r":\d+/", f":{link.port}/", database_url), max_size=POOL)
+    database = Database(re.sub(r":\d+/", f":{link.port}/", database_url), max_size=POOL + FOR_STREAMS)
     await asyncio.gather(*(database.fetchval("SELECT pg_sleep(0.2)") for _ in range(POOL)))
     assert len(link.pairs) == POOL
     try:
