@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -142,7 +143,8 @@ class Scene:
                 settle_seconds=settle_seconds,
                 tail_seconds=tail_seconds,
             )
-        findings = check(history)
+        # In a thread: this loop is also the way to Redis and PostgreSQL, where a scenario has put a link there.
+        findings = await asyncio.to_thread(check, history)
         answers = [each.ended_at - each.invoked_at for each in history.attempts if each.message_id is not None]
         self._played = Played(history, findings, summarize(history, findings), answers, [], meter)
         print(describe(history, findings))  # noqa: T201 - with the seed, for whoever wants to see it again
