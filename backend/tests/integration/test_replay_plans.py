@@ -6,29 +6,11 @@ import pytest
 
 from app.db.inbox import InboxReader
 from app.db.pool import Database
+from tests.missed import fill, make_users
 
 USERS, MESSAGES, PAGE = 200, 150, 100
 UNTIL_A_PLAN_IS_KEPT = 8  # PostgreSQL plans anew five times, then keeps one plan
 
-FILL = """
-WITH made AS (
-    INSERT INTO conversations (id, kind, title, created_by, last_seq, rev)
-    VALUES (gen_random_uuid(), 'group', 'a group', 'user-1', $1, $1) RETURNING id
-), joined AS (
-    INSERT INTO members (conversation_id, user_id, role)
-    SELECT made.id, 'user-' || n, CASE WHEN n = 1 THEN 'owner' ELSE 'member' END
-    FROM made, generate_series(1, $2::integer) AS n
-), sent AS (
-    INSERT INTO messages
-        (id, conversation_id, seq, rev, sender_id, client_message_id, request_hash, content, created_at)
-    SELECT gen_random_uuid(), made.id, n, n, 'user-1', gen_random_uuid(), '\\x', 'hello', now()
-    FROM made, generate_series(1, $1::integer) AS n RETURNING id, seq
-), moved AS (
-    UPDATE inbox_heads SET head = $1
-)
-INSERT INTO inbox (user_id, seq, message_id, created_at)
-SELECT 'user-' || n, sent.seq, sent.id, now() FROM sent, generate_series(1, $2::integer) AS n
-"""
 READ = """
 SELECT relname, coalesce(seq_tup_read, 0) AS by_reading_all, coalesce(idx_tup_fetch, 0) AS by_index
 FROM pg_stat_user_tables WHERE relname IN ('inbox', 'inbox_heads', 'messages', 'members', 'users')
@@ -38,9 +20,7 @@ FROM pg_stat_user_tables WHERE relname IN ('inbox', 'inbox_heads', 'messages', '
 @pytest.mark.parametrize("is_analyzed", [True, False])
 async def test_a_replay_reads_the_rows_that_it_gives_and_no_others(database_url, connection, is_analyzed):
     """Protocol 5.2: also where the first clients came to empty tables, whose statistics are from then, or none."""
-    names = [f"user-{n}" for n in range(1, USERS + 1)]
-    await connection.execute("INSERT INTO users (id) SELECT unnest($1::text[])", names)
-    await connection.execute("INSERT INTO inbox_heads (user_id) SELECT unnest($1::text[])", names)
+    names = await make_users(connection, USERS)
     if is_analyzed:
         await connection.execute("ANALYZE")
     database = Database(database_url, max_size=1)
@@ -50,7 +30,7 @@ async def test_a_replay_reads_the_rows_that_it_gives_and_no_others(database_url,
             nothing = await reader.fetch_messages_after(names[0], 0)
             assert nothing is not None
             assert nothing.head == 0
-        await connection.execute(FILL, MESSAGES, USERS)
+        await fill(connection, MESSAGES, USERS)
         before = await _reads(database, connection)
         missed = await reader.fetch_messages_after(names[-1], 0)
         assert missed is not None
